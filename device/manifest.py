@@ -1,0 +1,90 @@
+"""The manifest of a model package: every number the runtime needs, typed and checked."""
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from embridge.device.decision import DecisionRule
+from embridge.device.frontend import FrontEnd
+
+SCHEMA = 1
+STAGE_FILES = {
+    "float": "artefacts/float.safetensors",
+    "fakequant": "artefacts/fakequant.safetensors",
+    "executorch-fp32": "artefacts/model_fp32.pte",
+    "executorch-int8": "artefacts/model_int8.pte",
+    "tflite-fp32": "artefacts/model_fp32.tflite",
+    "tflite-int8": "artefacts/model_int8.tflite",
+}
+INT8_STAGES = ("fakequant", "executorch-int8", "tflite-int8")
+RUNTIME_STAGES = ("executorch-fp32", "executorch-int8", "tflite-fp32", "tflite-int8")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputSpec(_Part):
+    """The window: (channels, window) samples, a new one every `hop` samples."""
+
+    channels: int = Field(gt=0)
+    rate_hz: float = Field(gt=0)
+    window: int = Field(gt=0)
+    hop: int = Field(gt=0)
+    dtype: Literal["float32"] = "float32"
+    layout: Literal["CT"] = "CT"
+    unit: str
+    is_envelope: bool
+
+    @property
+    def hop_ms(self) -> float:
+        """Time between two decisions."""
+        return 1000 * self.hop / self.rate_hz
+
+
+class EmbeddingSpec(_Part):
+    """The embedding: `dim` int8 codes, real = (code - zero_point) * scale."""
+
+    dim: int = Field(gt=0)
+    scale: float = Field(gt=0)
+    zero_point: int
+
+
+class FileEntry(_Part):
+    """One file of the package."""
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(_Part):
+    """Contents of `manifest.json`."""
+
+    schema_version: Literal[1] = SCHEMA
+    name: str
+    created_by: dict[str, str]
+    git: str
+    config: dict[str, Any]
+    input: InputSpec
+    front_end: FrontEnd
+    embedding: EmbeddingSpec
+    decision: DecisionRule
+    labels: list[str]
+    unseen: list[str]
+    files: dict[str, FileEntry]
+    runtime: dict[str, str]
+    results: dict[str, Any]
+
+    @field_validator("files")
+    @classmethod
+    def _paths_stay_inside(cls, files: dict[str, FileEntry]) -> dict[str, FileEntry]:
+        for path in files:
+            if not re.fullmatch(r"(?:[A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+\.[A-Za-z0-9]+", path):
+                raise ValueError(f"path {path!r} leaves the package")
+        return files
+
+    @property
+    def stages(self) -> list[str]:
+        """Stages whose artefact the package carries."""
+        return [stage for stage, path in STAGE_FILES.items() if path in self.files]

@@ -1,0 +1,213 @@
+"""Running an encoder artefact on the device, without torch: .tflite by LiteRT, .pte by ExecuTorch.
+
+Every runtime uses one thread, takes one window and gives the same numbers for the same window.
+"""
+
+import ctypes
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
+
+from embridge.device.errors import ConfigError, PackageError
+from embridge.device.executorch_library import load_library
+
+INT8 = np.iinfo(np.int8)
+
+
+class EncoderRuntime(Protocol):
+    """One encoder, loaded."""
+
+    embedding_scale: float | None  # real = (code - zero point) * scale; None for a float encoder
+    embedding_zero_point: int
+
+    def embed(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
+        """window: (C, T) float32 -> (D,) float32, dequantized, not of unit length.
+
+        Raises ConfigError for a window of another shape.
+        """
+
+    def codes(self, window: NDArray[np.float32]) -> NDArray[np.int8]:
+        """window: (C, T) float32 -> (D,) int8; ConfigError for a float encoder."""
+
+    def close(self) -> None:
+        """Free the encoder; it cannot be used afterwards."""
+
+
+class LiteRtEncoder:
+    """A .tflite with an NHWC input (1, 1, T, C), int8 or float32 at both ends."""
+
+    def __init__(self, model: bytes | Path) -> None:
+        content = model.read_bytes() if isinstance(model, Path) else model
+        try:
+            self._interpreter = Interpreter(model_content=content, num_threads=1)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise PackageError(
+                f"LiteRT cannot load the .tflite ({' '.join(str(error).split())}); lower it again"
+            ) from error
+        (source,) = self._interpreter.get_input_details()
+        (sink,) = self._interpreter.get_output_details()
+        if source["dtype"] != sink["dtype"] or source["dtype"] not in (np.int8, np.float32):
+            raise PackageError(
+                f"the .tflite takes {source['dtype'].__name__} and gives {sink['dtype'].__name__}, "
+                "expected int8 or float32 at both ends; lower it again"
+            )
+        self._source, self._sink = source["index"], sink["index"]
+        self._integer = source["dtype"] == np.int8
+        self._input_scale, self._input_zero_point = source["quantization"]
+        scale, zero_point = sink["quantization"]
+        self.embedding_scale = float(scale) if self._integer else None
+        self.embedding_zero_point = int(zero_point)
+        _, _, window, channels = (int(n) for n in source["shape"])
+        self.input_shape = (channels, window)
+        self.embedding_dim = int(np.prod(sink["shape"]))
+
+    def embed(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
+        """window: (C, T) float32 -> (D,) float32."""
+        output = self._run(window)
+        if self.embedding_scale is None:
+            return output.astype(np.float32)
+        centred = output.astype(np.float32) - np.float32(self.embedding_zero_point)
+        return centred * np.float32(self.embedding_scale)
+
+    def codes(self, window: NDArray[np.float32]) -> NDArray[np.int8]:
+        """window: (C, T) float32 -> (D,) int8."""
+        if not self._integer:
+            raise _no_codes()
+        return self._run(window).astype(np.int8)
+
+    def close(self) -> None:
+        """Free the interpreter."""
+        del self._interpreter
+
+    def _run(self, window: NDArray[np.float32]) -> NDArray[np.generic]:
+        x = _checked(window, self.input_shape).T[None, None]  # 1 1 T C
+        if self._integer:  # rounds half to even, as fake quantization does
+            codes = np.rint(x / np.float32(self._input_scale)) + self._input_zero_point
+            x = np.clip(codes, INT8.min, INT8.max).astype(np.int8)
+        self._interpreter.set_tensor(self._source, np.ascontiguousarray(x))
+        self._interpreter.invoke()
+        output: NDArray[np.generic] = self._interpreter.get_tensor(self._sink).ravel()
+        return output
+
+
+class ExecutorchEncoder:
+    """A .pte with an input (1, C, 1, T), float32 at both ends.
+
+    scale, zero_point: those of the embedding where it is int8 inside, as the manifest gives them;
+    the .pte then returns (code - zero point) * scale, from which `codes` takes the codes back.
+    """
+
+    def __init__(
+        self, model: bytes | Path, *, scale: float | None = None, zero_point: int = 0
+    ) -> None:
+        content = model.read_bytes() if isinstance(model, Path) else model
+        self._library = load_library()
+        self._handle = ctypes.c_void_p()
+        status = self._library.embridge_open(content, len(content), ctypes.byref(self._handle))
+        if status:
+            raise PackageError(f"ExecuTorch cannot load the .pte (error {-status}); lower it again")
+        sizes = (ctypes.c_int32 * 4)()
+        axes = self._library.embridge_input_shape(self._handle, sizes, len(sizes))
+        if axes != 4:
+            raise PackageError(f"the .pte has {axes} input axes, expected 4; lower it again")
+        _, channels, _, window = sizes
+        self.input_shape = (channels, window)
+        self.embedding_dim = self._library.embridge_output_values(self._handle)
+        self.embedding_scale = scale
+        self.embedding_zero_point = zero_point
+
+    def embed(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
+        """window: (C, T) float32 -> (D,) float32."""
+        if not self._handle:
+            raise ConfigError("the encoder is closed; open it again")
+        x = np.ascontiguousarray(_checked(window, self.input_shape))
+        y = np.empty(self.embedding_dim, np.float32)
+        status = self._library.embridge_run(
+            self._handle, x.ctypes.data, x.size, y.ctypes.data, y.size
+        )
+        if status:
+            raise PackageError(f"ExecuTorch cannot run the .pte (error {-status}); lower it again")
+        return y
+
+    def codes(self, window: NDArray[np.float32]) -> NDArray[np.int8]:
+        """window: (C, T) float32 -> (D,) int8."""
+        if self.embedding_scale is None:
+            raise _no_codes()
+        values = self.embed(window) / np.float32(self.embedding_scale)
+        codes: NDArray[np.int8] = (np.rint(values) + self.embedding_zero_point).astype(np.int8)
+        return codes
+
+    def close(self) -> None:
+        """Free the program."""
+        self._library.embridge_close(self._handle)
+        self._handle = ctypes.c_void_p()
+
+
+def open_runtime(
+    stage: str,
+    artefact: bytes,
+    *,
+    channels: int,
+    window: int,
+    embedding_dim: int,
+    scale: float,
+    zero_point: int,
+) -> EncoderRuntime:
+    """Load the artefact of a stage.
+
+    scale, zero_point: of the int8 embedding. Raises PackageError when the artefact cannot be
+    loaded, or is not what the arguments say, and ConfigError for an unknown stage.
+    """
+    runtime: LiteRtEncoder | ExecutorchEncoder
+    if stage in ("tflite-fp32", "tflite-int8"):
+        runtime = LiteRtEncoder(artefact)
+    elif stage == "executorch-fp32":
+        runtime = ExecutorchEncoder(artefact)
+    elif stage == "executorch-int8":
+        runtime = ExecutorchEncoder(artefact, scale=scale, zero_point=zero_point)
+    else:
+        raise ConfigError(
+            f"stage {stage!r} does not run here; choose executorch-fp32, executorch-int8, "
+            "tflite-fp32 or tflite-int8"
+        )
+    got = (*runtime.input_shape, runtime.embedding_dim)
+    if got != (channels, window, embedding_dim):
+        raise PackageError(
+            f"{stage}: the artefact has (C, T, D) = {got}, the manifest says "
+            f"{(channels, window, embedding_dim)}; build the package again"
+        )
+    _require_grid(stage, runtime, scale, zero_point)
+    return runtime
+
+
+def _require_grid(
+    stage: str, runtime: LiteRtEncoder | ExecutorchEncoder, scale: float, zero_point: int
+) -> None:
+    """A gallery of codes is only comparable with an encoder of the same grid."""
+    got = runtime.embedding_scale
+    if stage.endswith("-fp32") and got is None:
+        return
+    same = got is not None and np.float32(got) == np.float32(scale)
+    if not same or runtime.embedding_zero_point != zero_point:
+        raise PackageError(
+            f"{stage}: the artefact's embedding has scale {got} and zero point "
+            f"{runtime.embedding_zero_point}, the manifest says {scale} and {zero_point}; "
+            "build the package again"
+        )
+
+
+def _checked(window: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    if window.shape != shape:
+        raise ConfigError(
+            f"window has shape {window.shape}, the encoder takes (C, T) = {shape}; "
+            "cut windows with the package's own configuration"
+        )
+    return window.astype(np.float32, copy=False)
+
+
+def _no_codes() -> ConfigError:
+    return ConfigError("this encoder gives float embeddings, not codes; choose an int8 stage")

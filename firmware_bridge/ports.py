@@ -1,0 +1,72 @@
+"""From a URL to an open pyserial port, or one clear line why not."""
+
+import errno
+import os
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import serial
+from serial.tools import list_ports
+
+from embridge.firmware_bridge.errors import PortNotFound
+
+DEFAULT_BAUD: Final = 921_600
+READ_TIMEOUT_S: Final = 0.005  # the longest that a complete frame waits in the kernel
+WRITE_TIMEOUT_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What pyserial opens, and the baud rate; None where the line has none."""
+
+    port: str
+    baud: int | None
+
+
+def parse_url(url: str) -> Address:
+    """`serial://DEVICE?baud=N` or `socket://HOST:PORT`; PortNotFound when it is neither."""
+    parts = urlsplit(url)
+    port = unquote(parts.netloc + parts.path)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if parts.scheme == "socket" and port and not options:
+        return Address(url, None)
+    baud = options.pop("baud", str(DEFAULT_BAUD))
+    if parts.scheme == "serial" and port and not options and baud.isdecimal() and int(baud) > 0:
+        return Address(port, int(baud))
+    raise PortNotFound(
+        f"expected serial:///dev/ttyACM0?baud={DEFAULT_BAUD} or socket://host:port, got {url!r}"
+    )
+
+
+def open_port(address: Address) -> Any:
+    """The open pyserial port, locked against other programs; PortNotFound when that fails.
+
+    Flow control stays off and modem lines are not read: pseudo-terminals answer ENOTTY.
+    """
+    try:
+        return serial.serial_for_url(
+            address.port,
+            baudrate=address.baud or DEFAULT_BAUD,
+            timeout=READ_TIMEOUT_S,
+            write_timeout=WRITE_TIMEOUT_S,
+            exclusive=None if address.baud is None else True,
+        )
+    except (OSError, ValueError) as error:  # ValueError: a baud rate that the driver refuses
+        raise PortNotFound(_why_not(address, error)) from error
+
+
+def _why_not(address: Address, error: OSError | ValueError) -> str:
+    code = error.errno if isinstance(error, OSError) else None
+    if code == errno.ENOENT:
+        found = ", ".join(sorted(port.device for port in list_ports.comports())) or "none"
+        return f"no port {address.port}; ports found: {found}; plug the wrist in or name another"
+    if code == errno.EACCES:
+        return (
+            f"no permission to open {address.port}; join the group that owns it (often `dialout`) "
+            "and log in again"
+        )
+    if code == errno.EWOULDBLOCK:
+        return f"{address.port} is used by another program; close that first"
+    reason = os.strerror(code) if code else str(error)
+    return f"cannot open {address.port}: {reason}; check the device and the URL"

@@ -1,0 +1,67 @@
+"""Quantized encoder -> audited artefacts, one per stage."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch.export import ExportedProgram
+
+from embridge.device.errors import ConfigError
+from embridge.quantize.audit import AuditRow, audit, require_integer
+from embridge.quantize.export import export_graph
+from embridge.quantize.quantizer import QuantizedEncoder
+from embridge.quantize.silence import quiet
+from embridge.quantize.targets import TARGETS
+from embridge.training.study import Progress
+from embridge.training.watch import WatchEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """What one stage runs: the bytes and the operators in them."""
+
+    data: bytes
+    audit: tuple[AuditRow, ...]
+
+
+def lower_all(
+    encoder: QuantizedEncoder, targets: Iterable[str], *, progress: Progress | None = None
+) -> dict[str, Artefact]:
+    """Lower to every stage that `targets` names, by stage or by family ("executorch", "tflite").
+
+    The int8 stages start from one exported graph. Raises ConfigError for an unknown target, and
+    LoweringError when an operator of an int8 stage stayed in float.
+    """
+    stages = stages_of(targets)
+    quantized = export_graph(encoder.twin)
+    float_graph = export_float_graph(encoder.float_encoder)
+    artefacts = {}
+    for done, stage in enumerate(stages):
+        if progress:
+            progress(done, len(stages), f"lower to {stage}")
+        target = TARGETS[stage]
+        data = target.lower(quantized if target.integer else float_graph)
+        rows = audit(stage, data)
+        if target.integer:
+            require_integer(stage, rows)
+        artefacts[stage] = Artefact(data, rows)
+    return artefacts
+
+
+def stages_of(targets: Iterable[str]) -> list[str]:
+    """Stages that the names of stages and families select, in the table's order, each once."""
+    wanted = set(targets)
+    known = {*TARGETS, *(target.family for target in TARGETS.values())}
+    if not wanted or wanted - known:
+        raise ConfigError(
+            f"expected targets out of {', '.join(sorted(known))}, got "
+            f"{', '.join(sorted(wanted)) or 'none'}; name a stage, or a family for all its stages"
+        )
+    return [stage for stage, target in TARGETS.items() if {stage, target.family} & wanted]
+
+
+def export_float_graph(encoder: WatchEncoder) -> ExportedProgram:
+    """The graph of one window in float32, (1, C, 1, T) -> (1, D, 1, 1)."""
+    window = torch.zeros(1, encoder.shape.channels, 1, encoder.shape.window)
+    with quiet(), torch.no_grad():
+        return torch.export.export(encoder, (window,), strict=False)

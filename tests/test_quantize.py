@@ -1,0 +1,197 @@
+"""Calibration, fine-tuning, the exported graph and saved states of a small watch encoder."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from torch import nn
+
+from embridge.device.errors import ConfigError
+from embridge.quantize.export import export_graph
+from embridge.quantize.layers import RECIPES, Recipe, quantized_twin
+from embridge.quantize.passes import QUANTIZE_WEIGHT, fold_weights
+from embridge.quantize.quantizer import (
+    QuantizedEncoder,
+    calibrate,
+    distillation_loss,
+    finetune,
+    from_state,
+    mean_cosine,
+    quantize_encoder,
+    state_for_file,
+)
+from embridge.training.watch import Stage, WatchEncoder, WatchShape, fold_batch_norm
+
+SHAPE = WatchShape(8, 200, 16, Stage(16, 9, 2), (Stage(24, 9, 2), Stage(32, 5, 2)))
+Windows = NDArray[np.float32]
+
+
+def make_windows(seed: int, count: int = 64) -> Windows:
+    """Half noise, half sines: (count, C, T)."""
+    rng = np.random.default_rng(seed)
+    shape = (count // 2, SHAPE.channels, 1)
+    phase = rng.uniform(1, 20, shape) * np.arange(200) / 200 + rng.uniform(0, 1, shape)
+    sines = rng.uniform(0.3, 2, shape) * np.sin(2 * np.pi * phase)
+    noise = rng.standard_normal((count // 2, SHAPE.channels, 200))
+    return np.concatenate([noise, sines]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> WatchEncoder:
+    torch.manual_seed(0)
+    encoder = WatchEncoder(SHAPE).train()
+    with torch.no_grad():
+        for seed in range(20):  # batch norm statistics
+            encoder.embed(torch.from_numpy(make_windows(seed)))
+    return encoder.eval()
+
+
+@pytest.fixture(scope="module")
+def quantized(encoder: WatchEncoder) -> QuantizedEncoder:
+    return quantize_encoder(encoder, make_windows(100, 256), "w8a8", seed=0)
+
+
+def run_graph(module: nn.Module, windows: Windows) -> Windows:
+    parts = [module(window[:, :, None]) for window in torch.from_numpy(windows).split(1)]
+    return torch.cat(parts).flatten(1).detach().numpy()
+
+
+def test_int8_embeddings_stay_close_to_float(quantized):
+    windows = torch.from_numpy(make_windows(7, 128))
+    with torch.no_grad():
+        pairs = (quantized.twin.embed(windows), quantized.float_encoder.embed(windows))
+    cosine = torch.cosine_similarity(*pairs)
+    assert float(cosine.min()) > 0.995
+
+
+def test_folded_batch_norm_gives_the_same_embedding(encoder, quantized):
+    windows = torch.from_numpy(make_windows(8))
+    with torch.no_grad():
+        assert torch.allclose(
+            quantized.float_encoder.embed(windows), encoder.embed(windows), atol=1e-5
+        )
+
+
+def test_exported_graph_gives_the_codes_of_fake_quantization(quantized):
+    windows = make_windows(9, 256)
+    expected = quantized.codes(windows)
+    module = export_graph(quantized.twin).module()
+    codes = np.rint(run_graph(module, windows) / np.float32(quantized.scale))
+    assert np.array_equal(codes, expected)
+    assert len(np.unique(expected)) > 100  # the range is used
+
+
+def test_exporting_leaves_the_twin_as_it_was(quantized):
+    windows = make_windows(10)
+    before = quantized.codes(windows)
+    export_graph(quantized.twin)
+    assert np.array_equal(quantized.codes(windows), before)
+
+
+def test_every_quantization_operator_of_the_graph_is_decomposed(quantized):
+    graph = export_graph(quantized.twin).graph_module.graph
+    names = {str(n.target) for n in graph.nodes if n.op == "call_function"}
+    compute = {name for name in names if not name.startswith("quantized_decomposed.")}
+    assert compute == {"aten.conv2d.default", "aten.mean.dim"}
+
+
+def test_folded_weights_give_equal_values_and_leave_the_graph_alone(quantized):
+    graph = export_graph(quantized.twin)
+    folded = fold_weights(graph)
+    windows = make_windows(11)
+    assert np.array_equal(run_graph(folded.module(), windows), run_graph(graph.module(), windows))
+    targets = [n.target for n in graph.graph_module.graph.nodes]
+    assert targets.count(QUANTIZE_WEIGHT) == 6
+    assert QUANTIZE_WEIGHT not in [n.target for n in folded.graph_module.graph.nodes]
+    assert folded.state_dict["head.grid"].dtype == torch.int8
+
+
+def test_the_pool_shares_the_scale_of_its_input_and_does_not_narrow_it(quantized):
+    assert quantized.twin.pooled is quantized.twin.blocks[-1].relu2
+    with torch.no_grad():
+        x = torch.from_numpy(make_windows(100, 256)).unsqueeze(2)
+        x = quantized.float_encoder.stem(x)
+        for block in quantized.float_encoder.blocks:
+            x = block(x)
+    scale = float(quantized.twin.pooled.act_quant.scale().detach())
+    assert 255 * scale > 0.9 * float(x.max())
+
+
+def test_fine_tuning_never_ends_below_calibration(encoder):
+    recipe = Recipe(qat_steps=40, learning_rate=1e-3)
+    windows = torch.from_numpy(make_windows(12, 256))
+    windows = windows[torch.randperm(256, generator=torch.Generator().manual_seed(0))]
+    reference, twin = fold_batch_norm(encoder), quantized_twin(encoder, recipe)
+    calibrate(twin, [windows])
+    held = windows[:51]
+    before = mean_cosine(twin, reference, held)
+    finetune(twin, reference, windows, recipe, seed=0)
+    assert mean_cosine(twin, reference, held) >= before
+
+
+def test_the_same_seed_gives_the_same_fine_tuned_encoder(encoder, monkeypatch):
+    monkeypatch.setitem(RECIPES, "short", Recipe(qat_steps=5))
+    data = make_windows(13, 128)
+    first, second = (quantize_encoder(encoder, data, "short", seed=3) for _ in range(2))
+    assert np.array_equal(first.codes(data), second.codes(data))
+
+
+def test_distillation_loss_is_zero_for_the_target_itself():
+    target = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    assert float(distillation_loss(2 * target, target)) == pytest.approx(0, abs=1e-6)
+    assert float(distillation_loss(-target, target)) == pytest.approx(2, abs=1e-6)
+
+
+def test_a_saved_state_reloads_to_equal_bits(quantized):
+    stored = load(save(state_for_file(quantized)))
+    again = from_state(SHAPE, "w8a8", stored)
+    windows = make_windows(14)
+    assert np.array_equal(again.codes(windows), quantized.codes(windows))
+    assert again.scale == quantized.scale
+    batch = torch.from_numpy(windows)
+    with torch.no_grad():
+        floats = [e.float_encoder.embed(batch) for e in (again, quantized)]
+    assert torch.equal(*floats)
+
+
+def test_a_state_of_another_shape_is_refused_in_one_line(quantized):
+    other = WatchShape(4, 200, 16, SHAPE.stem, SHAPE.blocks)
+    with pytest.raises(ConfigError, match="do not fit recipe w8a8") as caught:
+        from_state(other, "w8a8", state_for_file(quantized))
+    assert "\n" not in str(caught.value)
+
+
+def with_nan(windows: Windows) -> Windows:
+    windows[3, 2, 50] = np.nan
+    return windows
+
+
+def with_dead_channel(windows: Windows) -> Windows:
+    windows[:, 5] = 0.25
+    return windows
+
+
+@pytest.mark.parametrize(
+    ("windows", "message"),
+    [
+        (make_windows(1)[:0], "no calibration windows"),
+        (with_nan(make_windows(1)), "NaN"),
+        (with_dead_channel(make_windows(1)), r"channels \[5\] are constant"),
+        (make_windows(1)[:, :4], r"\(C, T\) = \(8, 200\)"),
+    ],
+)
+def test_unusable_calibration_windows_are_refused_in_one_line(encoder, windows, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        quantize_encoder(encoder, windows, "w8a8", seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_recipe_is_refused_with_the_known_ones(encoder):
+    with pytest.raises(ConfigError, match="w8a8, w8a8-qat"):
+        quantize_encoder(encoder, make_windows(1), "w4a4", seed=0)
+
+
+def test_too_few_windows_to_fine_tune_are_refused(encoder):
+    with pytest.raises(ConfigError, match="too few"):
+        quantize_encoder(encoder, make_windows(1, 8), "w8a8-qat", seed=0)

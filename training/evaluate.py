@@ -1,0 +1,132 @@
+"""Zero-shot evaluation: k nearest pose embeddings, balanced accuracy, intervals over users.
+
+Protocol of CPEP and EMBridge: queries of seen gestures against the seen gestures' poses, queries of
+unseen gestures against the unseen ones'; "all" (generalised zero-shot) uses every gesture's poses.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embridge.device.decision import Gallery, Voter
+from embridge.device.errors import ConfigError
+from embridge.training.study import Study
+from embridge.training.windows import WindowSet
+
+Queries = Callable[[NDArray[np.float32]], NDArray[np.generic]]  # (N, C, T) -> (N, D) or (N, M, D)
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Balanced accuracy over windows with a 95 % interval; `per_class` is each gesture's recall.
+
+    The interval resamples users and, within each, the repetitions of every gesture: neighbouring
+    windows overlap and would make it too narrow if they counted as independent.
+    """
+
+    balanced_accuracy: float
+    ci95: tuple[float, float]
+    chance: float
+    windows: int
+    per_class: dict[str, float]
+
+    def json(self) -> dict[str, Any]:
+        """Plain values for a report."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Test windows as the encoder sees them, in one tier.
+
+    inputs: (N, C, T); windows: labels, users and trials of the same N windows
+    """
+
+    inputs: NDArray[np.float32]
+    windows: WindowSet
+    tier: str
+    groups: dict[str, list[str]]  # "seen", "unseen", "all" -> gestures
+    labels: tuple[str, ...]
+
+
+def make_test_set(study: Study, tier: str, limit: int | None = None, seed: int = 0) -> TestSet:
+    """Windows of the test users; `limit` draws that many at random. ConfigError when there are none."""
+    windows = study.test_windows()
+    plan = study.plan
+    if not len(windows):
+        raise ConfigError(
+            f"no test windows: expected recordings of users other than {', '.join(plan.train_users)}"
+            f" with gestures among {', '.join(plan.labels)}"
+        )
+    if limit and limit < len(windows):
+        chosen = np.random.default_rng(seed).choice(len(windows), limit, replace=False)
+        windows = windows.select(np.sort(chosen))
+    profiles = study.profiles if tier == "T1" else {}
+    inputs = windows.encoder_input(np.arange(len(windows)), plan.front_end, profiles)
+    groups = {"seen": plan.seen, "unseen": list(plan.unseen)}
+    return TestSet(inputs, windows, tier, groups | {"all": plan.seen + list(plan.unseen)}, plan.labels)
+
+
+def predict(queries: NDArray[np.generic], gallery: Gallery, k: int) -> NDArray[np.int64]:
+    """Label of each query by vote of its k nearest poses; queries: (N, D) or (N, M, D)."""
+    voter = Voter(gallery, k)
+    return np.array([voter.vote(query).label for query in queries], np.int64)
+
+
+def zero_shot(
+    test: TestSet, queries: NDArray[np.generic], gallery: Gallery, k: int
+) -> dict[str, Score]:
+    """Scores of the groups "seen", "unseen" and "all"; queries belong to test.inputs in order."""
+    scores = {}
+    for group, gestures in test.groups.items():
+        numbers = [test.labels.index(gesture) for gesture in gestures]
+        mask = np.isin(test.windows.label, numbers)
+        if not mask.any():
+            continue
+        predicted = predict(queries[mask], gallery.subset(gestures), k)
+        scores[group] = score(test.windows.select(mask), predicted, test.labels, len(gestures))
+    return scores
+
+
+def score(
+    windows: WindowSet, predicted: NDArray[np.int64], labels: tuple[str, ...], classes: int
+) -> Score:
+    """Balanced accuracy of predictions with its interval; chance is one in `classes`."""
+    right = predicted == windows.label
+    present = np.unique(windows.label)
+    recalls = {labels[c]: float(right[windows.label == c].mean()) for c in present}
+    return Score(
+        balanced_accuracy=float(np.mean(list(recalls.values()))),
+        ci95=_interval(windows, right),
+        chance=1 / classes,
+        windows=len(windows),
+        per_class=recalls,
+    )
+
+
+def _interval(windows: WindowSet, right: NDArray[np.bool_], seed: int = 0) -> tuple[float, float]:
+    """Percentiles 2.5 and 97.5 of the balanced accuracy under two-stage resampling."""
+    rng = np.random.default_rng(seed)
+    users, classes = np.unique(windows.user), np.unique(windows.label)
+    drawn = rng.multinomial(len(users), np.full(len(users), 1 / len(users)), size=RESAMPLES)
+    hits = np.zeros((RESAMPLES, len(classes)))
+    total = np.zeros_like(hits)
+    for u, user in enumerate(users):
+        for c, label in enumerate(classes):
+            cell = (windows.user == user) & (windows.label == label)
+            if not cell.any():
+                continue
+            _, trial = np.unique(windows.trial[cell], return_inverse=True)
+            size = np.bincount(trial)
+            good = np.bincount(trial, right[cell])
+            times = rng.multinomial(len(size), np.full(len(size), 1 / len(size)), size=RESAMPLES)
+            hits[:, c] += drawn[:, u] * (times @ good)
+            total[:, c] += drawn[:, u] * (times @ size)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        accuracy = np.nanmean(np.where(total > 0, hits / total, np.nan), axis=1)
+    low, high = np.percentile(accuracy, [2.5, 97.5])
+    return float(low), float(high)

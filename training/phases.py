@@ -1,0 +1,196 @@
+"""The recipe: pose MAE, EMG MAE, alignment (EMBridge stage 2), distillation of `watch`."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+
+from embridge.training import losses as L
+from embridge.training.config import Config
+from embridge.training.encoders import MaskedAutoencoder
+from embridge.training.models import Models, batched, build_models
+from embridge.training.run_folder import BEST, RunFolder, save_weights
+from embridge.training.study import Progress, Study
+from embridge.training.trainer import Losses, Phase, Trainer
+from embridge.training.windows import WindowSet, balanced_batch
+
+VALIDATION_WINDOWS = 256
+POSES_FOR_CLUSTERS = 2000
+
+
+def train(
+    run: RunFolder, study: Study, *, resume: bool = False, progress: Progress | None = None
+) -> None:
+    """Train all encoders of a run and write best.safetensors.
+
+    Raises Interrupted (a KeyboardInterrupt) when stopped; call again with resume=True.
+    """
+    torch.set_num_threads(run.config.optim.threads)
+    models = build_models(run.config, study.plan)
+    recipe = Recipe(run.config, study, models)
+    trainer = Trainer(recipe.phases(), recipe.modules(), run.config.optim, run.path)
+    trainer.fit(resume=resume, progress=progress)
+    _save_best(run.path / BEST, models)
+
+
+def _save_best(path: Path, models: Models) -> None:
+    save_weights(path, {name: module.state_dict() for name, module in models.named().items()})
+
+
+class Recipe:
+    """The phases of one run, over its windows."""
+
+    def __init__(self, config: Config, study: Study, models: Models) -> None:
+        self._config, self._study, self._models = config, study, models
+        self._device = _device(config.optim.device)
+        self._train, self._val = study.training_windows(), study.validation_windows()
+        rng = np.random.default_rng(config.optim.seed)
+        self._val_index = balanced_batch(self._val, VALIDATION_WINDOWS, rng)
+        base, depth = config.base, config.base.decoder_dim
+        self._pose_mae = MaskedAutoencoder(models.pose.encoder, depth, base.mask_ratio)
+        self._emg_mae = MaskedAutoencoder(models.base.encoder, depth, base.mask_ratio)
+        self._align = nn.ModuleDict({"base": models.base})
+        self._align.register_parameter("log_tau", nn.Parameter(torch.tensor(config.loss.tau).log()))
+        for module in self.modules().values():
+            module.to(self._device)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Everything a checkpoint must hold."""
+        return {
+            "pose": self._models.pose,
+            "pose_mae": self._pose_mae,
+            "emg_mae": self._emg_mae,
+            "align": self._align,
+            "watch": self._models.watch,
+        }
+
+    def phases(self) -> list[Phase]:
+        """Pose MAE and EMG MAE, then alignment with a frozen pose encoder, then distillation."""
+        optim = self._config.optim
+        return [
+            Phase(
+                "pose_mae",
+                optim.pose_mae_steps,
+                self._pose_mae,
+                lambda rng: {"loss": self._pose_mae(self._batch(rng)[1])},
+                lambda: float(self._pose_mae(self._validation()[1])),
+            ),
+            Phase(
+                "emg_mae",
+                optim.emg_mae_steps,
+                self._emg_mae,
+                lambda rng: {"loss": self._emg_mae(self._batch(rng)[0])},
+                lambda: float(self._emg_mae(self._validation()[0])),
+            ),
+            Phase(
+                "align",
+                optim.align_steps,
+                self._align,
+                lambda rng: self._align_losses(*self._batch(rng)),
+                lambda: float(self._align_losses(*self._validation())["loss"]),
+                self._begin_align,
+            ),
+            Phase(
+                "watch",
+                optim.watch_steps,
+                self._models.watch,
+                lambda rng: self._watch_losses(*self._batch(rng)),
+                lambda: float(self._watch_losses(*self._validation())["loss"]),
+            ),
+        ]
+
+    def _begin_align(self) -> None:
+        """Fix the pose space (mean, centroids) and start the Q-Former from the pose encoder."""
+        pose, seed = self._models.pose.eval(), self._config.optim.seed
+        windows = _poses(self._train, POSES_FOR_CLUSTERS, seed)
+        to_device = self._device
+        cls = batched(lambda p: pose.encoder(p.to(to_device))[:, 0].cpu(), windows)
+        pose.mean.copy_(torch.from_numpy(cls.mean(axis=0)))
+        vectors = F.normalize(torch.from_numpy(cls) - pose.mean.cpu(), dim=1).numpy()
+        clusters = min(len(pose.centroids), len(vectors))
+        found = KMeans(clusters, n_init=1, random_state=seed).fit(vectors).cluster_centers_
+        pose.centroids[:clusters] = F.normalize(torch.from_numpy(found).float(), dim=1)
+        for block, pretrained in zip(
+            self._models.base.qformer.blocks, pose.encoder.blocks, strict=True
+        ):
+            block.load_state_dict(pretrained.state_dict(), strict=False)
+
+    def _align_losses(self, emg: Tensor, pose: Tensor) -> Losses:
+        """InfoNCE + alpha CASCLe + lambda MPRL; emg: (B, C, T), pose: (B, J, T)."""
+        config, embedder, base = self._config.loss, self._models.pose.eval(), self._models.base
+        with torch.no_grad():
+            v = embedder(pose)  # B D
+            patches = embedder.encoder.embed_patch(embedder.encoder.tokens(pose))  # B P D
+        hidden, queries = base.queries(emg)
+        log_q = L.log_match(L.best_query(queries, v), v, self._align.log_tau.exp())
+        affinity = L.community_affinity(v, embedder.centroids, config.top_clusters, config.tau_soft)
+        nce, soft = L.info_nce(log_q), L.cascle(log_q, affinity)
+        position = embedder.encoder.position[:, 1:].detach()
+        masked = base.qformer.masked_pose_loss(
+            hidden, patches, position, self._config.base.mask_ratio
+        )
+        total = nce + config.alpha * soft + config.lambda_ * masked
+        return {"loss": total, "info_nce": nce, "cascle": soft, "mprl": masked}
+
+    def _watch_losses(self, emg: Tensor, pose: Tensor) -> Losses:
+        """Match the pose and the teacher's view of the whole batch of poses."""
+        tau = self._align.log_tau.exp().detach()
+        with torch.no_grad():
+            v = self._models.pose.eval()(pose)
+            queries = self._models.base.eval()(emg)  # B M D
+            teacher = torch.einsum("bmd,nd->bmn", queries, v).amax(dim=1)  # B B
+        student = F.normalize(self._models.watch.embed(emg), dim=1)
+        log_q = L.log_match(student, v, tau)
+        affinity = L.community_affinity(
+            v,
+            self._models.pose.centroids,
+            self._config.loss.top_clusters,
+            self._config.loss.tau_soft,
+        )
+        nce, soft = L.info_nce(log_q), L.cascle(log_q, affinity)
+        distil = L.match_distillation(log_q, teacher, tau)
+        total = nce + self._config.loss.alpha * soft + distil
+        return {"loss": total, "info_nce": nce, "cascle": soft, "distil": distil}
+
+    def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """A training batch: emg (B, C, T) with tier dropout and jitter, pose (B, J, T)."""
+        optim = self._config.optim
+        index = balanced_batch(self._train, optim.batch, rng)
+        emg = self._normalised(self._train, index, rng.random(len(index)) < optim.population_share)
+        shape = (*emg.shape[:2], 1)
+        gain = 1 + optim.jitter * rng.standard_normal(shape, np.float32)
+        emg = emg * gain + optim.jitter * rng.standard_normal(shape, np.float32)
+        return self._tensor(emg), self._tensor(self._train.pose(index))
+
+    def _validation(self) -> tuple[Tensor, Tensor]:
+        """The fixed validation batch, with user profiles."""
+        everyone = np.zeros(len(self._val_index), np.bool_)
+        emg = self._normalised(self._val, self._val_index, everyone)
+        return self._tensor(emg), self._tensor(self._val.pose(self._val_index))
+
+    def _normalised(
+        self, windows: WindowSet, index: NDArray[np.int64], population: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """Encoder input (B, C, T): tier T0 where `population`, T1 elsewhere."""
+        front_end, profiles = self._study.plan.front_end, self._study.profiles
+        with_profile = windows.encoder_input(index, front_end, profiles)
+        without = windows.encoder_input(index, front_end, {})
+        return np.where(population[:, None, None], without, with_profile)
+
+    def _tensor(self, array: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+
+def _poses(windows: WindowSet, count: int, seed: int) -> NDArray[np.float32]:
+    index = balanced_batch(windows, count, np.random.default_rng(seed))
+    return windows.pose(index)
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)

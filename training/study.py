@@ -1,0 +1,296 @@
+"""A study: recordings split by user and gesture, filtered by the device's own front-end.
+
+Users are split into training, validation and test; some gestures are unseen: no EMG of them is used
+for anything but the test, and their poses only fill the gallery.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from embridge.device.errors import ConfigError, RecordingError
+from embridge.device.frontend import FrontEnd, UserProfile, fit_front_end, fit_profile
+from embridge.device.recordings import (
+    REST,
+    UNLABELLED,
+    Recording,
+    find_recordings,
+    read_recording,
+    require_pose,
+)
+from embridge.training.config import Config, DataConfig
+from embridge.training.windows import Signal, WindowSet, calibration_rows, cut_windows, stretches
+
+Progress = Callable[[int, int, str], None]  # done, total, what
+
+
+class StudyPlan(BaseModel):
+    """Who and what is held out, and how windows are cut; stored with every run and package."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_name: str
+    synthetic: bool
+    source: str
+    rate_hz: float
+    channels: int
+    joints: int
+    unit: str
+    is_envelope: bool
+    window: int
+    hop: int
+    train_hop: int
+    labels: tuple[str, ...]
+    unseen: tuple[str, ...]
+    train_users: tuple[str, ...]
+    val_users: tuple[str, ...]
+    test_users: tuple[str, ...]
+    pose_scaling: str
+    pose_offset: tuple[float, ...]  # (J,) of the training users, for "global" scaling
+    pose_scale: tuple[float, ...]
+    front_end: FrontEnd
+
+    @property
+    def seen(self) -> list[str]:
+        """Gestures training may use, without rest."""
+        return [g for g in self.labels if g not in self.unseen and g != REST]
+
+    def numbers(self, gestures: Iterable[str]) -> list[int]:
+        """Label numbers of gestures."""
+        return [self.labels.index(gesture) for gesture in gestures]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A plan and its windows. `profiles`: T1 profile of every user, by name."""
+
+    plan: StudyPlan
+    signals: list[Signal]
+    profiles: dict[str, UserProfile]
+
+    def windows(
+        self, users: Iterable[str], gestures: Iterable[str], hop: int, *, need_pose: bool
+    ) -> WindowSet:
+        """Windows of these users and gestures, every `hop` samples."""
+        cut = cut_windows(self.signals, list(users), self.plan.window, hop, need_pose=need_pose)
+        return cut.select(np.isin(cut.label, self.plan.numbers(gestures)))
+
+    def training_windows(self) -> WindowSet:
+        """Seen gestures and rest of the training users."""
+        return self._paired(self.plan.train_users)
+
+    def validation_windows(self) -> WindowSet:
+        """Seen gestures and rest of the validation users."""
+        return self._paired(self.plan.val_users)
+
+    def _paired(self, users: Iterable[str]) -> WindowSet:
+        gestures = [g for g in self.plan.labels if g not in self.plan.unseen]
+        return self.windows(users, gestures, self.plan.train_hop, need_pose=True)
+
+    def test_windows(self) -> WindowSet:
+        """Seen and unseen gestures of the test users, calibration rows and rest left out."""
+        gestures = [g for g in self.plan.labels if g != REST]
+        return self.windows(self.plan.test_users, gestures, self.plan.hop, need_pose=False)
+
+
+def read_all(path: Path, progress: Progress | None = None) -> list[Recording]:
+    """Read a folder of recordings that belong together; RecordingError when they do not."""
+    files = find_recordings(path)
+    recordings = []
+    for number, file in enumerate(files):
+        recordings.append(read_recording(file))
+        if progress:
+            progress(number + 1, len(files), file.name)
+    first = recordings[0]
+    for other in recordings[1:]:
+        got, want = (other.emg.shape[1], other.rate_hz), (first.emg.shape[1], first.rate_hz)
+        if got != want:
+            raise RecordingError(
+                f"{other.name}: expected {want[0]} channels at {want[1]:g} Hz as in {first.name}, "
+                f"got {got[0]} at {got[1]:g} Hz; put recordings of one kind into one folder"
+            )
+    return recordings
+
+
+def make_study(config: Config, recordings: list[Recording], data_name: str) -> Study:
+    """Split, fit the front-end on the training users, filter everything.
+
+    Raises ConfigError when there are too few users or gestures, RecordingError without pose.
+    """
+    for recording in recordings:
+        require_pose(recording)
+    first = recordings[0]
+    labels = _labels(recordings)
+    unseen = choose_unseen(config.data, [label for label in labels if label != REST])
+    train, val, test = split_users(config.data, natural(r.user for r in recordings))
+    training = [r for r in recordings if r.user in train]
+    front_end = fit_front_end(
+        config.front_end, first.rate_hz, [_rows_for_statistics(r, set(unseen)) for r in training]
+    )
+    offset, scale = _pose_statistics(training, set(unseen))
+    plan = StudyPlan(
+        data_name=data_name,
+        synthetic=any(r.synthetic for r in recordings),
+        source=first.source,
+        rate_hz=first.rate_hz,
+        channels=first.emg.shape[1],
+        joints=offset.size,
+        unit=first.emg_unit,
+        is_envelope=first.is_envelope,
+        window=samples(config.data.window_ms, first.rate_hz),
+        hop=samples(config.data.hop_ms, first.rate_hz),
+        train_hop=samples(config.data.train_hop_ms, first.rate_hz),
+        labels=labels,
+        unseen=unseen,
+        train_users=train,
+        val_users=val,
+        test_users=test,
+        pose_scaling=config.data.pose_scaling,
+        pose_offset=tuple(offset.tolist()),
+        pose_scale=tuple(scale.tolist()),
+        front_end=front_end,
+    )
+    return apply_plan(plan, recordings)
+
+
+def apply_plan(plan: StudyPlan, recordings: list[Recording]) -> Study:
+    """Filter recordings as a plan says, on the same data or on other data of the same kind."""
+    signals = [_signal(plan, recording) for recording in recordings]
+    profiles = {}
+    for user in {signal.user for signal in signals}:
+        parts = [s.emg[s.calibration] for s in signals if s.user == user and s.calibration.any()]
+        if parts:
+            profiles[user] = fit_profile(plan.front_end, user, parts)
+    return Study(plan, _scale_poses(plan, signals), profiles)
+
+
+def samples(duration_ms: float, rate_hz: float) -> int:
+    """Whole samples of a duration, at least one."""
+    return max(1, round(duration_ms * rate_hz / 1000))
+
+
+def natural(names: Iterable[str]) -> list[str]:
+    """Unique names in natural order: s2 before s10."""
+    parts = {
+        name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)] for name in names
+    }
+    return sorted(parts, key=lambda name: [(isinstance(p, str), p) for p in parts[name]])
+
+
+def split_users(
+    data: DataConfig, users: list[str]
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Training, validation and test users, in natural order, the last ones for the test."""
+    test_count = data.test_users or max(1, len(users) // 3)
+    train_count = len(users) - data.val_users - test_count
+    if train_count < 1:
+        raise ConfigError(
+            f"expected at least {1 + data.val_users + test_count} users to train on one, validate on "
+            f"{data.val_users} and test on {test_count}; got {len(users)}: add recordings"
+        )
+    cut = train_count + data.val_users
+    return tuple(users[:train_count]), tuple(users[train_count:cut]), tuple(users[cut:])
+
+
+def choose_unseen(data: DataConfig, gestures: list[str]) -> tuple[str, ...]:
+    """The gestures to leave out: those named, or `unseen_count` spread evenly over the list."""
+    if data.unseen_gestures:
+        if unknown := [g for g in data.unseen_gestures if g not in gestures]:
+            raise ConfigError(
+                f"data.unseen_gestures: {', '.join(unknown)} not in the recordings; "
+                f"they hold {', '.join(gestures)}"
+            )
+        return tuple(g for g in gestures if g in data.unseen_gestures)
+    count = min(data.unseen_count, len(gestures) // 2)
+    if count < 2:
+        raise ConfigError(
+            f"expected at least 4 gestures, so that 2 can be left out; got {len(gestures)}"
+        )
+    return tuple(gestures[int((i + 0.5) * len(gestures) / count)] for i in range(count))
+
+
+def _labels(recordings: list[Recording]) -> tuple[str, ...]:
+    """Gestures that occur, in the order of the files; rest first where there is any."""
+    names = dict.fromkeys(
+        recording.gestures[number]
+        for recording in recordings
+        for number in np.unique(recording.gesture[recording.gesture != UNLABELLED])
+    )
+    return tuple(sorted(names, key=lambda name: name != REST))
+
+
+def _seen_rows(recording: Recording, unseen: set[str]) -> NDArray[np.bool_]:
+    hidden = [i for i, name in enumerate(recording.gestures) if name in unseen]
+    return np.asarray((recording.gesture != UNLABELLED) & ~np.isin(recording.gesture, hidden))
+
+
+def _rows_for_statistics(recording: Recording, unseen: set[str]) -> NDArray[np.float32]:
+    """Seen and rest rows: also the front-end must not know the unseen gestures' EMG."""
+    return np.asarray(recording.emg[_seen_rows(recording, unseen)])
+
+
+def _pose_statistics(
+    recordings: list[Recording], unseen: set[str]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    poses = np.concatenate(
+        [
+            recording.pose[_seen_rows(recording, unseen) & recording.pose_valid]
+            for recording in recordings
+            if recording.pose is not None
+        ]
+    )
+    if not len(poses):
+        raise RecordingError("no valid hand pose of a seen gesture in any training recording")
+    return poses.mean(axis=0), np.maximum(poses.std(axis=0), 1e-6)
+
+
+def _signal(plan: StudyPlan, recording: Recording) -> Signal:
+    got = (recording.emg.shape[1], recording.rate_hz)
+    if got != (plan.channels, plan.rate_hz):
+        raise RecordingError(
+            f"{recording.name}: expected {plan.channels} channels at {plan.rate_hz:g} Hz, "
+            f"got {got[0]} at {got[1]:g} Hz; evaluate on recordings of the kind trained on"
+        )
+    known = {name: number for number, name in enumerate(plan.labels)}
+    renumber = np.array(
+        [*(known.get(name, UNLABELLED) for name in recording.gestures), UNLABELLED], np.int16
+    )
+    return Signal(
+        user=recording.user,
+        emg=plan.front_end.filtered(recording.emg),
+        pose=recording.pose,
+        pose_valid=recording.pose_valid,
+        gesture=renumber[recording.gesture],
+        trial=stretches(recording.gesture, recording.trial),
+        calibration=calibration_rows(recording, set(plan.unseen)),
+    )
+
+
+def _scale_poses(plan: StudyPlan, signals: list[Signal]) -> list[Signal]:
+    """Scale joint angles by the training users' statistics, or per user for raw gloves."""
+    hidden = plan.numbers(plan.unseen)
+    scaled = []
+    statistics: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    for signal in signals:
+        if signal.user not in statistics and plan.pose_scaling == "user":
+            rows = [
+                s.pose[s.pose_valid & (s.gesture != UNLABELLED) & ~np.isin(s.gesture, hidden)]
+                for s in signals
+                if s.user == signal.user and s.pose is not None
+            ]
+            if rows and sum(map(len, rows)):
+                poses = np.concatenate(rows)
+                spread = np.maximum(poses.std(axis=0), 1e-6)
+                statistics[signal.user] = (poses.mean(axis=0), spread)
+        offset, scale = statistics.get(
+            signal.user,
+            (np.array(plan.pose_offset, np.float32), np.array(plan.pose_scale, np.float32)),
+        )
+        pose = None if signal.pose is None else (signal.pose - offset) / scale
+        scaled.append(replace(signal, pose=pose))
+    return scaled
