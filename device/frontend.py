@@ -1,7 +1,7 @@
 """From raw samples to encoder input: filters, compression, normalisation.
 
-The one front-end of the project: training, evaluation and the live runtime all call it, so that what
-was trained is what runs. Everything is causal and sample by sample, hence exact in any chunking.
+The one front-end of the project: training, evaluation and the live runtime all call it, so that
+what was trained is what runs. All of it is causal and sample by sample: exact in any chunking.
 """
 
 from typing import Literal
@@ -17,7 +17,7 @@ from embridge.device.errors import ConfigError
 class FilterDesign(BaseModel):
     """What the filters should do; None leaves a filter out.
 
-    compression "log": y = sign(x) log(1 + |x| / compression_floor), floor in the unit of the samples.
+    compression "log": y = sign(x) log(1 + |x| / compression_floor), in the unit of the samples.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,14 +55,14 @@ class FrontEnd(BaseModel):
         """Start filtering a stream from rest."""
         return FrontEndStream(self)
 
-    def filtered(self, samples: NDArray[np.floating]) -> NDArray[np.float32]:
+    def filtered(self, samples: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float32]:
         """Filter and compress a whole recording, not normalised: (T, C) -> (T, C) float32."""
         return self.stream().push(samples)
 
     def normalise(
         self, filtered: NDArray[np.float32], profile: "UserProfile | None" = None
     ) -> NDArray[np.float32]:
-        """Apply offset and scale, (..., C) -> (..., C): the wearer's (T1) or the population's (T0)."""
+        """(..., C) -> (..., C) by offset and scale: the wearer's (T1) or the population's (T0)."""
         source = profile or self
         offset = np.asarray(source.offset, np.float32)
         scale = np.asarray(source.scale, np.float32)
@@ -103,7 +103,7 @@ class FrontEndStream:
         self._sos = np.asarray(front_end.sos, np.float64).reshape(-1, 6)
         self._state = np.zeros((len(self._sos), 2, front_end.channels))
 
-    def push(self, samples: NDArray[np.floating]) -> NDArray[np.float32]:
+    def push(self, samples: NDArray[np.float32] | NDArray[np.float64]) -> NDArray[np.float32]:
         """Filter and compress the next samples: (T, C) in the unit of the stream -> (T, C)."""
         y = np.asarray(samples, np.float64)
         if y.ndim != 2 or y.shape[1] != self._front_end.channels:
@@ -147,7 +147,7 @@ def fit_front_end(
     """Design the filters and measure the population's statistics on training samples.
 
     samples: one (T, C) array per recording, unfiltered
-    compression_floor: mean of |filtered sample|, so that rest stays linear and bursts are compressed
+    compression_floor: mean of |filtered sample|: rest stays linear, bursts are compressed
     """
     channels = samples[0].shape[1]
     plain = FrontEnd(

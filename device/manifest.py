@@ -1,14 +1,14 @@
 """The manifest of a model package: every number the runtime needs, typed and checked."""
 
 import re
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from embridge.device.decision import DecisionRule
 from embridge.device.frontend import FrontEnd
 
-SCHEMA = 1
+SCHEMA: Final = 1
 STAGE_FILES = {
     "float": "artefacts/float.safetensors",
     "fakequant": "artefacts/fakequant.safetensors",

@@ -1,7 +1,7 @@
 """The model package: the unit that is quantized, flashed, run and judged.
 
-A zip without compression whose bytes depend on its contents alone. The reader packs what it read once
-more and compares, so that a change of any single byte is refused, in headers as in data.
+A zip without compression whose bytes depend on its contents alone. The reader packs what it read
+once more and compares, so that a change of any byte is refused, in headers as in data.
 """
 
 import hashlib
@@ -111,7 +111,7 @@ def read_package(path: Path) -> Package:
 def write_npz(**arrays: NDArray[np.generic]) -> bytes:
     """Arrays -> deterministic .npz bytes."""
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy: file-like is accepted
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 

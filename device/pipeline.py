@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from embridge.device.runtimes import EncoderRuntime, open_runtime
 from numpy.typing import NDArray
 
 from embridge.device.decision import Decision, Voter, decide
@@ -12,6 +11,7 @@ from embridge.device.errors import ConfigError
 from embridge.device.frontend import UserProfile
 from embridge.device.manifest import INT8_STAGES, RUNTIME_STAGES
 from embridge.device.package import Package
+from embridge.device.runtimes import EncoderRuntime, open_runtime
 from embridge.device.windows import WindowBuffer, window_starts
 
 
@@ -45,12 +45,19 @@ class Model:
 
 def open_model(package: Package, stage: str, profile: UserProfile | None = None) -> Model:
     """Open a package's encoder for one stage; raises PackageError or ConfigError."""
-    manifest = package.manifest
+    if profile:
+        profile.check(package.manifest.front_end)
+    runtime = open_encoder(package, stage)
+    voter = Voter(package.gallery(stage), package.manifest.decision.k)
+    return Model(package, stage, runtime, voter, profile)
+
+
+def open_encoder(package: Package, stage: str) -> EncoderRuntime:
+    """Load the artefact of a stage that runs without torch; PackageError or ConfigError."""
     if stage not in RUNTIME_STAGES:
         raise ConfigError(f"stage {stage!r}: expected one of {', '.join(RUNTIME_STAGES)}")
-    if profile:
-        profile.check(manifest.front_end)
-    runtime = open_runtime(
+    manifest = package.manifest
+    return open_runtime(
         stage,
         package.artefact(stage),
         channels=manifest.input.channels,
@@ -59,8 +66,6 @@ def open_model(package: Package, stage: str, profile: UserProfile | None = None)
         scale=manifest.embedding.scale,
         zero_point=manifest.embedding.zero_point,
     )
-    voter = Voter(package.gallery(stage), manifest.decision.k)
-    return Model(package, stage, runtime, voter, profile)
 
 
 class Pipeline:
@@ -78,7 +83,7 @@ class Pipeline:
         self._buffer.restart(first_sample)
         self._stream = self._front_end.stream()
 
-    def push(self, samples: NDArray[np.floating]) -> Iterator[Decision]:
+    def push(self, samples: NDArray[np.float32]) -> Iterator[Decision]:
         """samples: (T, C) in the unit of the package -> decisions."""
         filtered = self._stream.push(samples)
         normalised = self._front_end.normalise(filtered, self._model.profile)
@@ -86,7 +91,7 @@ class Pipeline:
             yield self._model.decide(start, window)
 
 
-def decide_recording(model: Model, samples: NDArray[np.floating]) -> list[Decision]:
+def decide_recording(model: Model, samples: NDArray[np.float32]) -> list[Decision]:
     """All decisions of a whole recording (T, C), filtered and windowed in one go."""
     spec = model.package.manifest.input
     front_end = model.package.manifest.front_end

@@ -85,8 +85,9 @@ class LiteRtEncoder:
 
     def _run(self, window: NDArray[np.float32]) -> NDArray[np.generic]:
         x = _checked(window, self.input_shape).T[None, None]  # 1 1 T C
-        if self._integer:  # rounds half to even, as fake quantization does
-            codes = np.rint(x / np.float32(self._input_scale)) + self._input_zero_point
+        if self._integer:  # to the bit what fake quantization and XNNPACK do; half goes to even
+            per_unit = np.float32(1) / np.float32(self._input_scale)
+            codes = np.rint(x * per_unit) + self._input_zero_point
             x = np.clip(codes, INT8.min, INT8.max).astype(np.int8)
         self._interpreter.set_tensor(self._source, np.ascontiguousarray(x))
         self._interpreter.invoke()

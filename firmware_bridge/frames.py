@@ -28,7 +28,7 @@ from enum import IntEnum, unique
 from typing import Final
 
 import numpy as np
-from cobs import cobs  # type: ignore[import-untyped]
+from cobs import cobs
 from numpy.typing import NDArray
 
 from embridge.firmware_bridge.errors import HandshakeError

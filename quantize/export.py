@@ -36,7 +36,9 @@ def export_graph(twin: WatchEncoder) -> ExportedProgram:
 
 def _exchange(module: nn.Module, done: dict[nn.Module, nn.Module]) -> None:
     """Exchange the brevitas layers in `module`; a shared layer stays shared."""
-    for name, child in list(module.named_children()):
+    for name, child in list(module._modules.items()):  # named_children() skips a second mention
+        if child is None:
+            continue
         plain = done.get(child) or _plain(child)
         if plain is None:
             _exchange(child, done)

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from embridge.quantize.silence import quiet
 from embridge.training.watch import Layers, WatchEncoder, WatchShape, fold_batch_norm
 
 with quiet():  # at import, brevitas warns about an optional package
     import brevitas.nn as qnn
+    from brevitas.core.quant import IntQuant
     from brevitas.graph.calibrate import calibration_mode
     from brevitas.quant import (
         Int8ActPerTensorFloat,
@@ -49,6 +50,19 @@ RECIPES = {
 }
 
 
+class KernelRounding(IntQuant):  # type: ignore[misc]
+    """Codes by x * (1 / scale), as kernels and `quantized_decomposed` do; brevitas divides.
+
+    The two differ in the last bit of float32, which moves a code where x lies between two.
+    """
+
+    def to_int(self, scale: Tensor, zero_point: Tensor, bit_width: Tensor, x: Tensor) -> Tensor:
+        """x -> codes, as floats."""
+        codes = self.float_to_int_impl(x * (1 / scale)) + zero_point
+        low, high = self.min_int(bit_width), self.max_int(bit_width)
+        return self.tensor_clamp_impl(codes, min_val=low, max_val=high)  # type: ignore[no-any-return]
+
+
 class QuantLayers:
     """Brevitas layers for `training.watch.Layers`.
 
@@ -80,6 +94,7 @@ class QuantLayers:
         """ReLU and an unsigned quantizer."""
         return qnn.QuantReLU(  # type: ignore[no-any-return]
             act_quant=Uint8ActPerTensorFloat,
+            int_quant=KernelRounding,
             bit_width=self.recipe.act_bits,
             high_percentile_q=self.recipe.percentile,
         )
@@ -88,6 +103,7 @@ class QuantLayers:
         """A symmetric signed quantizer."""
         return qnn.QuantIdentity(  # type: ignore[no-any-return]
             act_quant=Int8ActPerTensorFloat,
+            int_quant=KernelRounding,
             bit_width=self.recipe.act_bits,
             high_percentile_q=self.recipe.percentile,
         )

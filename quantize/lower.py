@@ -9,6 +9,7 @@ from torch.export import ExportedProgram
 from embridge.device.errors import ConfigError
 from embridge.quantize.audit import AuditRow, audit, require_integer
 from embridge.quantize.export import export_graph
+from embridge.quantize.graph_check import require_quantized
 from embridge.quantize.quantizer import QuantizedEncoder
 from embridge.quantize.silence import quiet
 from embridge.quantize.targets import TARGETS
@@ -39,13 +40,20 @@ def lower_all(
     for done, stage in enumerate(stages):
         if progress:
             progress(done, len(stages), f"lower to {stage}")
-        target = TARGETS[stage]
-        data = target.lower(quantized if target.integer else float_graph)
-        rows = audit(stage, data)
-        if target.integer:
-            require_integer(stage, rows)
-        artefacts[stage] = Artefact(data, rows)
+        artefacts[stage] = lower_stage(stage, quantized if TARGETS[stage].integer else float_graph)
     return artefacts
+
+
+def lower_stage(stage: str, graph: ExportedProgram) -> Artefact:
+    """Lower one graph for one stage; an integer stage is checked before and after."""
+    target = TARGETS[stage]
+    if target.integer:
+        require_quantized(stage, graph)
+    data = target.lower(graph)
+    rows = audit(stage, data)
+    if target.integer:
+        require_integer(stage, rows)
+    return Artefact(data, rows)
 
 
 def stages_of(targets: Iterable[str]) -> list[str]:

@@ -13,6 +13,7 @@ qd = torch.ops.quantized_decomposed
 QUANTIZE = qd.quantize_per_tensor.default
 DEQUANTIZE = qd.dequantize_per_tensor.default
 QUANTIZE_WEIGHT = qd.quantize_per_channel.default
+DEQUANTIZE_WEIGHT = qd.dequantize_per_channel.default
 
 
 def clean(program: ExportedProgram) -> None:

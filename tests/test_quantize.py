@@ -37,6 +37,14 @@ def make_windows(seed: int, count: int = 64) -> Windows:
     return np.concatenate([noise, sines]).astype(np.float32)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_torch_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def encoder() -> WatchEncoder:
     torch.manual_seed(0)
@@ -74,7 +82,7 @@ def test_folded_batch_norm_gives_the_same_embedding(encoder, quantized):
 
 
 def test_exported_graph_gives_the_codes_of_fake_quantization(quantized):
-    windows = make_windows(9, 256)
+    windows = make_windows(9, 128)
     expected = quantized.codes(windows)
     module = export_graph(quantized.twin).module()
     codes = np.rint(run_graph(module, windows) / np.float32(quantized.scale))

@@ -79,6 +79,7 @@ class PatchEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.patch, self.patches, self.instance_norm = patch, window // patch, instance_norm
+        self.dim, self.depth, self.heads, self.feed_forward = dim, depth, heads, feed_forward
         self.embed_patch = nn.Linear(channels * patch, dim)
         self.cls = nn.Parameter(torch.zeros(1, 1, dim))
         self.position = nn.Parameter(torch.randn(1, self.patches + 1, dim) * 0.02)
@@ -172,19 +173,20 @@ class QFormer(nn.Module):
 
     def __init__(self, pose_encoder: PatchEncoder, queries: int) -> None:
         super().__init__()
-        dim = pose_encoder.embed_patch.out_features
-        first = pose_encoder.blocks[0]
-        heads, feed_forward = first.attend_self.heads, first.mlp[0].out_features
+        dim = pose_encoder.dim
         self.queries = nn.Parameter(torch.randn(1, queries, dim) * 0.02)
         self.blocks = nn.ModuleList(
-            Block(dim, heads, feed_forward, cross=i % 2 == 0)
-            for i in range(len(pose_encoder.blocks))
+            Block(dim, pose_encoder.heads, pose_encoder.feed_forward, cross=i % 2 == 0)
+            for i in range(pose_encoder.depth)
         )
-        for block, pretrained in zip(self.blocks, pose_encoder.blocks, strict=True):
-            block.load_state_dict(pretrained.state_dict(), strict=False)
         self.norm = nn.LayerNorm(dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.rebuild = nn.Linear(dim, dim)  # g(.), the light decoder of MPRL
+
+    def start_from(self, pose_encoder: PatchEncoder) -> None:
+        """Copy the self-attention and MLP of the pretrained pose encoder; cross-attention stays."""
+        for block, pretrained in zip(self.blocks, pose_encoder.blocks, strict=True):
+            block.load_state_dict(pretrained.state_dict(), strict=False)
 
     def forward(self, emg_tokens: Tensor) -> Tensor:
         """Pass 1. emg_tokens: (B, N, D) -> queries Q' (B, M, D)."""
@@ -198,10 +200,11 @@ class QFormer(nn.Module):
     ) -> Tensor:
         """Pass 2, MPRL: rebuild masked pose tokens from the visible ones and Q' alone.
 
-        queries: (B, M, D) not detached, pose_patches: (B, P, D) without position, position: (1, P, D)
+        queries: (B, M, D) not detached; pose_patches: (B, P, D) without position;
+        position: (1, P, D)
         Queries may not read pose tokens, and there is no cross-attention to the EMG.
         """
-        batch, patches, dim = pose_patches.shape
+        batch, patches, _ = pose_patches.shape
         count = queries.shape[1]
         chosen = torch.rand(batch, patches, device=queries.device).argsort(dim=1)
         chosen = chosen[:, : max(1, int(patches * mask_ratio))]

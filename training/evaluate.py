@@ -54,13 +54,13 @@ class TestSet:
 
 
 def make_test_set(study: Study, tier: str, limit: int | None = None, seed: int = 0) -> TestSet:
-    """Windows of the test users; `limit` draws that many at random. ConfigError when there are none."""
+    """Windows of the test users, or `limit` of them at random; ConfigError when there are none."""
     windows = study.test_windows()
     plan = study.plan
     if not len(windows):
         raise ConfigError(
-            f"no test windows: expected recordings of users other than {', '.join(plan.train_users)}"
-            f" with gestures among {', '.join(plan.labels)}"
+            "no test windows: expected recordings of users other than "
+            f"{', '.join(plan.train_users)} with gestures among {', '.join(plan.labels)}"
         )
     if limit and limit < len(windows):
         chosen = np.random.default_rng(seed).choice(len(windows), limit, replace=False)
@@ -68,7 +68,9 @@ def make_test_set(study: Study, tier: str, limit: int | None = None, seed: int =
     profiles = study.profiles if tier == "T1" else {}
     inputs = windows.encoder_input(np.arange(len(windows)), plan.front_end, profiles)
     groups = {"seen": plan.seen, "unseen": list(plan.unseen)}
-    return TestSet(inputs, windows, tier, groups | {"all": plan.seen + list(plan.unseen)}, plan.labels)
+    return TestSet(
+        inputs, windows, tier, groups | {"all": plan.seen + list(plan.unseen)}, plan.labels
+    )
 
 
 def predict(queries: NDArray[np.generic], gallery: Gallery, k: int) -> NDArray[np.int64]:
@@ -130,3 +132,15 @@ def _interval(windows: WindowSet, right: NDArray[np.bool_], seed: int = 0) -> tu
         accuracy = np.nanmean(np.where(total > 0, hits / total, np.nan), axis=1)
     low, high = np.percentile(accuracy, [2.5, 97.5])
     return float(low), float(high)
+
+
+def cosine(found: NDArray[np.generic], reference: NDArray[np.generic]) -> dict[str, float]:
+    """Cosine of matching rows (N, D): mean, 1st percentile, minimum."""
+    a, b = found.astype(np.float64), reference.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    values = (a * b).sum(axis=1) / np.maximum(norms, 1e-12)
+    return {
+        "mean": float(values.mean()),
+        "p01": float(np.percentile(values, 1)),
+        "min": float(values.min()),
+    }

@@ -78,7 +78,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], what: str) ->
 def batched(
     module: Callable[[Tensor], Tensor], windows: NDArray[np.float32], size: int = 64
 ) -> NDArray[np.float32]:
-    """Apply a module to windows (N, ...) in batches of fixed size, so results do not depend on N."""
+    """Apply a module to windows (N, ...) in batches of `size`."""
     parts = [_apply(module, part) for part in _batches(windows, size)]
     return np.concatenate(parts)
 

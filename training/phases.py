@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from embridge.training import losses as L
 from embridge.training.config import Config
-from embridge.training.encoders import MaskedAutoencoder
+from embridge.training.encoders import BaseEncoder, MaskedAutoencoder
 from embridge.training.models import Models, batched, build_models
 from embridge.training.run_folder import BEST, RunFolder, save_weights
 from embridge.training.study import Progress, Study
@@ -53,8 +53,7 @@ class Recipe:
         base, depth = config.base, config.base.decoder_dim
         self._pose_mae = MaskedAutoencoder(models.pose.encoder, depth, base.mask_ratio)
         self._emg_mae = MaskedAutoencoder(models.base.encoder, depth, base.mask_ratio)
-        self._align = nn.ModuleDict({"base": models.base})
-        self._align.register_parameter("log_tau", nn.Parameter(torch.tensor(config.loss.tau).log()))
+        self._align = _Aligned(models.base, config.loss.tau)
         for module in self.modules().values():
             module.to(self._device)
 
@@ -114,10 +113,7 @@ class Recipe:
         clusters = min(len(pose.centroids), len(vectors))
         found = KMeans(clusters, n_init=1, random_state=seed).fit(vectors).cluster_centers_
         pose.centroids[:clusters] = F.normalize(torch.from_numpy(found).float(), dim=1)
-        for block, pretrained in zip(
-            self._models.base.qformer.blocks, pose.encoder.blocks, strict=True
-        ):
-            block.load_state_dict(pretrained.state_dict(), strict=False)
+        self._models.base.qformer.start_from(pose.encoder)
 
     def _align_losses(self, emg: Tensor, pose: Tensor) -> Losses:
         """InfoNCE + alpha CASCLe + lambda MPRL; emg: (B, C, T), pose: (B, J, T)."""
@@ -126,7 +122,7 @@ class Recipe:
             v = embedder(pose)  # B D
             patches = embedder.encoder.embed_patch(embedder.encoder.tokens(pose))  # B P D
         hidden, queries = base.queries(emg)
-        log_q = L.log_match(L.best_query(queries, v), v, self._align.log_tau.exp())
+        log_q = L.log_match(L.best_query(queries, v), v, self._align.tau())
         affinity = L.community_affinity(v, embedder.centroids, config.top_clusters, config.tau_soft)
         nce, soft = L.info_nce(log_q), L.cascle(log_q, affinity)
         position = embedder.encoder.position[:, 1:].detach()
@@ -138,7 +134,7 @@ class Recipe:
 
     def _watch_losses(self, emg: Tensor, pose: Tensor) -> Losses:
         """Match the pose and the teacher's view of the whole batch of poses."""
-        tau = self._align.log_tau.exp().detach()
+        tau = self._align.tau().detach()
         with torch.no_grad():
             v = self._models.pose.eval()(pose)
             queries = self._models.base.eval()(emg)  # B M D
@@ -183,6 +179,19 @@ class Recipe:
 
     def _tensor(self, array: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+
+
+class _Aligned(nn.Module):
+    """What the alignment phase trains: `base` and the temperature."""
+
+    def __init__(self, base: BaseEncoder, tau: float) -> None:
+        super().__init__()
+        self.base = base
+        self.log_tau = nn.Parameter(torch.tensor(tau).log())
+
+    def tau(self) -> Tensor:
+        """Temperature of the contrastive softmax, learned."""
+        return self.log_tau.exp()
 
 
 def _poses(windows: WindowSet, count: int, seed: int) -> NDArray[np.float32]:

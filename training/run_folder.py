@@ -1,6 +1,7 @@
 """A run on disk: configuration, plan, environment, metrics, weights. No pickles.
 
-runs/NAME/ config.json, plan.json, env.json, metrics.jsonl, last.ckpt (weights_only), best.safetensors
+runs/NAME/ config.json, plan.json, env.json, metrics.jsonl, best.safetensors, and
+last.ckpt, which is read with weights_only
 """
 
 import json
@@ -38,7 +39,7 @@ class RunFolder:
     plan: StudyPlan
 
     def best(self) -> dict[str, Tensor]:
-        """Weights of all encoders, keys prefixed by module; ConfigError when training is not done."""
+        """Weights of all encoders, keys prefixed by module; ConfigError before training is done."""
         file = self.path / BEST
         if not file.is_file():
             raise ConfigError(

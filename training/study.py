@@ -190,8 +190,8 @@ def split_users(
     train_count = len(users) - data.val_users - test_count
     if train_count < 1:
         raise ConfigError(
-            f"expected at least {1 + data.val_users + test_count} users to train on one, validate on "
-            f"{data.val_users} and test on {test_count}; got {len(users)}: add recordings"
+            f"expected at least {1 + data.val_users + test_count} users to train on one, validate "
+            f"on {data.val_users} and test on {test_count}; got {len(users)}: add recordings"
         )
     cut = train_count + data.val_users
     return tuple(users[:train_count]), tuple(users[train_count:cut]), tuple(users[cut:])

@@ -1,7 +1,7 @@
 """The training loop: phases of steps that can be stopped anywhere and resumed to the same result.
 
-Every step draws its randomness from (seed, phase, step) alone, so that a resumed run repeats exactly
-what an uninterrupted one would have done.
+Every step draws its randomness from (seed, phase, step) alone, so that a resumed run repeats
+exactly what an uninterrupted one would have done.
 """
 
 import json
@@ -94,7 +94,10 @@ class Trainer:
             if self._stop or step % optim.checkpoint_every == 0:
                 self._save(number, step, optimizer.state_dict(), best, best_state)
                 if self._stop:
-                    raise Interrupted(f"{phase.name} step {step} of {phase.steps}")
+                    raise Interrupted(
+                        f"in {phase.name} at step {step} of {phase.steps}, saved; "
+                        "go on with --resume"
+                    )
         phase.module.load_state_dict(best_state)
         phase.module.eval()
         self._save(number + 1, 0, None, math.inf, {})

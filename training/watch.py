@@ -1,14 +1,14 @@
 """The `watch` encoder: a causal convolutional network for microcontrollers and NPUs.
 
-Every convolution is "valid": it is never padded, so an output depends on samples at or before its own
-time and on nothing outside the window. Streaming frame by frame and recomputing a window therefore
-give the same numbers, and no PAD operator reaches the int8 graph.
+Every convolution is "valid": it is never padded, so an output depends on samples at or before its
+own time and on nothing outside the window. Streaming frame by frame and recomputing a window
+therefore give the same numbers, and no PAD operator reaches the int8 graph.
 
 Written once for float and for quantized layers: `Layers` makes the three kinds of module needed.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -144,7 +144,8 @@ class WatchEncoder(nn.Module):
             SeparableBlock(width, stage, layers)
             for width, stage in zip(widths, shape.blocks, strict=False)
         )
-        self.pooled = self.blocks[-1].relu2  # the pool shares its input's quantizer: one scale
+        # The pool shares its input's quantizer, one scale; relu of a mean of relus is that mean.
+        self.pooled = cast(SeparableBlock, self.blocks[-1]).relu2
         self.head = layers.conv(widths[-1], shape.embedding, 1)
         self.output = layers.identity()
 
@@ -153,9 +154,7 @@ class WatchEncoder(nn.Module):
         x = self.stem(self.input(x))
         for block in self.blocks:
             x = block(x)
-        x = self.pooled(
-            x.mean(dim=(2, 3), keepdim=True)
-        )  # B D 1 1; relu of a mean of relus: itself
+        x = self.pooled(x.mean(dim=(2, 3), keepdim=True))  # B D 1 1
         return self.output(self.head(x))  # type: ignore[no-any-return]
 
     def embed(self, windows: Tensor) -> Tensor:

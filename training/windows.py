@@ -92,7 +92,7 @@ class WindowSet:
 def stretches(gesture: NDArray[np.int16], trial: NDArray[np.int32]) -> NDArray[np.int32]:
     """(T,) number of the contiguous stretch of one gesture and trial each sample lies in."""
     change = (np.diff(gesture) != 0) | (np.diff(trial) != 0)
-    return np.concatenate([[0], np.cumsum(change)]).astype(np.int32)
+    return np.asarray(np.concatenate([[0], np.cumsum(change)]), np.int32)
 
 
 def calibration_rows(recording: Recording, unseen: set[str]) -> NDArray[np.bool_]:
@@ -141,7 +141,8 @@ def cut_windows(
             )
         )
     table = np.concatenate(rows, axis=1) if rows else np.zeros((5, 0), np.int64)
-    return WindowSet(signals, window, *table, users=tuple(users))
+    number, start, label, user, trial = table
+    return WindowSet(signals, window, number, start, label, user, trial, tuple(users))
 
 
 def balanced_batch(windows: WindowSet, size: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -1,0 +1,174 @@
+"""Live gestures: a source, a model, and one JSON line per event."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from embridge.device.decision import Debouncer, Decision, Event
+from embridge.device.errors import ConfigError
+from embridge.device.frontend import FrontEnd, UserProfile, fit_profile
+from embridge.device.manifest import InputSpec
+from embridge.device.pipeline import Model, Pipeline
+from embridge.device.sources import Source, physical
+from embridge.firmware_bridge import Block, EndOfStream, Gap, Reconnected, Restarted, StreamInfo
+
+Sink = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class LiveRun:
+    """What a live run did. latency_ms: last sample's arrival to the decision, one per decision."""
+
+    decisions: list[Decision] = field(default_factory=list)
+    latency_ms: list[float] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    link: dict[str, Any] = field(default_factory=dict)
+    events: int = 0
+    seconds: float = 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values: link counts, decisions, latency percentiles."""
+        percentiles = np.percentile(self.latency_ms or [np.nan], [50, 95, 99])
+        return {
+            **self.link,
+            "gap_list": [asdict(gap) for gap in self.gaps],
+            "decisions": len(self.decisions),
+            "events": self.events,
+            "seconds": round(self.seconds, 3),
+            "latency_ms": {
+                name: round(float(value), 3) if self.latency_ms else None
+                for name, value in zip(("p50", "p95", "p99"), percentiles, strict=True)
+            },
+        }
+
+
+def check_stream(info: StreamInfo, spec: InputSpec) -> None:
+    """Refuse a stream that the model was not trained for; ConfigError."""
+    got = (info.n_ch, info.rate_hz, info.unit, info.envelope)
+    want = (spec.channels, spec.rate_hz, spec.unit, spec.is_envelope)
+    same_rate = abs(info.rate_hz - spec.rate_hz) < 1e-3 * spec.rate_hz
+    if (got[0], *got[2:]) != (want[0], *want[2:]) or not same_rate:
+        raise ConfigError(
+            f"the wrist declares {_describe(*got)}, the package expects {_describe(*want)}; "
+            "use a package trained for this wrist"
+        )
+
+
+def run_live(
+    model: Model,
+    source: Source,
+    sink: Sink,
+    *,
+    on_decision: Sink | None = None,
+    on_link: Callable[[str], None] = lambda text: None,
+    seconds: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    wall_clock: Callable[[], float] = time.time,
+) -> LiveRun:
+    """Read an opened source to its end; events go to `sink`, every decision to `on_decision`.
+
+    seconds: stop after so much EMG
+
+    Raises ConfigError when the stream is not what the model expects, LinkError when it is lost.
+    """
+    manifest = model.package.manifest
+    check_stream(source.info, manifest.input)
+    pipeline = Pipeline(model)
+    debouncer = Debouncer(manifest.decision, manifest.input.hop_ms)
+    run = LiveRun()
+    for item in source.blocks():
+        if isinstance(item, Block):
+            for decision in pipeline.push(physical(item.samples, source.info.scale)):
+                run.decisions.append(decision)
+                run.latency_ms.append(1000 * (clock() - item.arrived_s))
+                if on_decision:
+                    on_decision(asdict(decision) | {"latency_ms": run.latency_ms[-1]})
+                for event in debouncer.push(decision):
+                    run.events += 1
+                    sink(_event_line(event, model, run.latency_ms[-1], wall_clock()))
+            run.seconds += len(item.samples) / source.info.rate_hz
+            if seconds is not None and run.seconds >= seconds:
+                break
+        elif isinstance(item, Gap):
+            run.gaps.append(item)
+            on_link(f"lost {item.samples} samples at sample {item.first_sample}")
+            pipeline.restart(item.first_sample + item.samples)
+            debouncer.reset()
+        elif isinstance(item, Restarted):
+            on_link("the wrist restarted; a new stream begins")
+            pipeline.restart(0)
+            debouncer.reset()
+        elif isinstance(item, Reconnected):
+            on_link(f"port back after {item.away_s:.1f} s ({item.cause})")
+        elif isinstance(item, EndOfStream):
+            on_link("the wrist reached the end of its recording")
+    run.link = _link_counts(source)
+    return run
+
+
+def calibrate(
+    front_end: FrontEnd,
+    spec: InputSpec,
+    source: Source,
+    user: str,
+    seconds: float,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> UserProfile:
+    """Measure a wearer's profile (T1) on `seconds` of unlabelled EMG from an opened source.
+
+    Raises ConfigError when the stream ends before half of it, or a channel is flat.
+    """
+    check_stream(source.info, spec)
+    stream, parts, wanted = front_end.stream(), [], seconds * spec.rate_hz
+    for item in source.blocks():
+        if isinstance(item, Block):
+            parts.append(stream.push(physical(item.samples, source.info.scale)))
+        elif isinstance(item, Gap | Restarted):
+            stream = front_end.stream()
+        done = sum(map(len, parts))
+        if progress:
+            progress(int(done / spec.rate_hz), int(seconds), "calibrate")
+        if done >= wanted:
+            break
+    got_s = sum(map(len, parts)) / spec.rate_hz
+    if got_s < seconds / 2:
+        raise ConfigError(
+            f"expected {seconds:g} s of EMG, the stream ended after {got_s:.1f} s; "
+            "wear the band for longer or ask for less with --seconds"
+        )
+    return fit_profile(front_end, user, parts)
+
+
+def _event_line(event: Event, model: Model, latency_ms: float, t_host: float) -> dict[str, Any]:
+    spec, decision = model.package.manifest.input, event.decision
+    end = decision.start + spec.window
+    return {
+        "v": 1,
+        "t": round(end / spec.rate_hz, 4),
+        "t_host": round(t_host, 3),
+        "gesture": event.gesture,
+        "state": event.state,
+        "p": round(decision.share, 3),
+        "similarity": round(decision.similarity, 4),
+        "latency_ms": round(latency_ms, 3),
+        "sample": end,
+        "tier": model.tier,
+        "model": f"sha256:{model.package.sha256[:12]}",
+    }
+
+
+def _link_counts(source: Source) -> dict[str, Any]:
+    counts = asdict(source.stats)
+    declared = counts.pop("declared") or {}
+    return counts | {
+        "frames_sent": declared.get("frames_sent"),
+        "frames_dropped_by_wrist": declared.get("frames_dropped"),
+    }
+
+
+def _describe(channels: int, rate_hz: float, unit: str, envelope: bool) -> str:
+    kind = "envelope" if envelope else "raw"
+    return f"{channels} channels at {rate_hz:g} Hz, {kind}, in {unit}"

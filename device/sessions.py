@@ -1,0 +1,102 @@
+"""What `embridge run` and `embridge calibrate` do with files, ports and signals."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from embridge.device.errors import ConfigError
+from embridge.device.frontend import UserProfile
+from embridge.device.live import Sink, calibrate, run_live
+from embridge.device.package import read_package
+from embridge.device.pipeline import open_model
+from embridge.device.sources import Source, open_source
+
+
+def run_session(
+    package: Path,
+    url: str,
+    sink: Sink,
+    *,
+    user: Path | None = None,
+    stage: str = "tflite-int8",
+    decisions: Path | None = None,
+    seconds: float | None = None,
+    log: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Live gestures from a package and a source until the stream ends or Ctrl-C; the summary.
+
+    decisions: file that receives one JSON line per decision
+    """
+    profile = read_profile(user) if user else None
+    model = open_model(read_package(package), stage, profile)
+    with ExitStack() as stack:
+        source = stack.enter_context(open_source(url))
+        stack.enter_context(_stopped_by_signals(source))
+        on_decision = None
+        if decisions:
+            file = stack.enter_context(decisions.open("w"))
+
+            def on_decision(line: dict[str, Any]) -> None:
+                file.write(json.dumps(line) + "\n")
+
+        _announce(source, log)
+        live = run_live(model, source, sink, on_decision=on_decision, on_link=log, seconds=seconds)
+    return live.summary() | {"source": url, "stage": stage, "tier": model.tier}
+
+
+def calibrate_user(
+    package: Path,
+    url: str,
+    output: Path,
+    user: str,
+    seconds: float,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> dict[str, Any]:
+    """Measure a wearer's profile from a source and write it; raises ConfigError or LinkError."""
+    manifest = read_package(package).manifest
+    with open_source(url) as source, _stopped_by_signals(source):
+        profile = calibrate(manifest.front_end, manifest.input, source, user, seconds, progress)
+    temporary = output.with_name(output.name + ".part")
+    temporary.write_text(profile.model_dump_json(indent=1))
+    os.replace(temporary, output)
+    return profile.model_dump()
+
+
+def read_profile(path: Path) -> UserProfile:
+    """Read USER.profile.json; ConfigError with one line when it cannot be used."""
+    try:
+        return UserProfile.model_validate_json(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such profile; make one with `embridge calibrate`") from error
+    except (ValidationError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"{path}: not a user profile ({first}); calibrate again") from error
+
+
+def _announce(source: Source, log: Callable[[str], None]) -> None:
+    info = source.info
+    held = info.model_sha256.hex()[:12] if any(info.model_sha256) else "none"
+    log(
+        f"wrist {info.device or '?'} (firmware {info.firmware or '?'}): {info.n_ch} channels at "
+        f"{info.rate_hz:g} Hz, {info.scale:g} {info.unit} per count, model {held}"
+    )
+
+
+@contextmanager
+def _stopped_by_signals(source: Source) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the stream, so that what was done is still reported."""
+    before = {
+        number: signal.signal(number, lambda *_: source.stop())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

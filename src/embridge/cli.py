@@ -1,0 +1,283 @@
+"""The command line: parse, call one library function, print.
+
+stdout carries the result (`--json` for machines), stderr log and progress. Exit status 0; 1 with
+one line when something failed; 2 for a wrong call; 130 when stopped by Ctrl-C.
+"""
+
+import importlib.util
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embridge import __version__
+from embridge.firmware_bridge.errors import EmbridgeError
+from embridge.progress import reporting
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Zero-shot sEMG gestures on watch-class hardware: train, quantize, flash, run, prove.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DataPath = Annotated[Path, typer.Option("--data", help="Folder or file of recordings.")]
+Tier = Annotated[str, typer.Option(help="T0: no user profile; T1: profile from unlabelled EMG.")]
+Package = Annotated[Path, typer.Argument(help="Model package, NAME.embridge.")]
+SourceUrl = Annotated[
+    str, typer.Option("--source", help="serial:///dev/ttyACM0, socket://HOST:PORT, replay://FILE")
+]
+
+
+def main() -> None:
+    """Entry point of the `embridge` command."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except EmbridgeError as error:
+        _fail(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort) as stop:
+        _fail(f"stopped {stop}".strip(), 130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader went away, as `| head` does; there is nobody to tell
+        sys.exit(1)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error of the option parser
+            _fail(f"{error.format_message()} (see `embridge --help`)", 2)
+        if isinstance(error, OSError):
+            _fail(f"{error.filename or ''}: {error.strerror or error}", 1)
+        raise
+
+
+def _fail(text: str, code: int) -> None:
+    print(f"embridge: {text}", file=sys.stderr)
+    sys.exit(code)
+
+
+def need_host(verb: str) -> None:
+    """Stop with one line when training and quantization are not installed."""
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("sklearn") is None:
+        raise EmbridgeError(
+            f"`embridge {verb}` needs training and quantization, which are not installed here; "
+            "run `pip install 'embridge[host]'`"
+        )
+
+
+def show(value: Any, as_json: bool, text: Callable[[], str]) -> None:
+    """Print a result: JSON, or text for people."""
+    print(json.dumps(value, default=str) if as_json else text())
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", help="Log more.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, stream=sys.stderr)
+    if version:
+        print(f"embridge {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Recordings to use instead of synthetic ones.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for everything made.")] = None,
+    json_: Json = False,
+) -> None:
+    """Run the main job end to end and prove it; minutes on two cores."""
+    need_host("demo")
+    from embridge.benchmarks import demo as job
+    from embridge.benchmarks.report import markdown
+
+    folder = out or Path("runs") / (f"demo-{data.resolve().name}" if data else "demo")
+    with reporting() as progress:
+        report = job.demo(folder, data, progress=progress, log=_log)
+    show(report, json_, lambda: markdown(report))
+    _log(f"written: {folder / 'report.md'}, {folder / 'report.json'}")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="CONFIG.toml, or a preset: raw, envelope ...")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value ...")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Same as data.path=...")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
+    json_: Json = False,
+) -> None:
+    """Train `base` and `watch` on paired recordings: embridge train raw --data FOLDER."""
+    need_host("train")
+    from embridge.training.run import train_run
+
+    with reporting() as progress:
+        run = train_run(config, overrides or [], data, out, resume=resume, progress=progress)
+    show({"run": str(run.path)}, json_, lambda: str(run.path))
+
+
+@app.command("eval")
+def eval_(
+    target: Annotated[Path, typer.Argument(help="Folder of a run, or a package.")],
+    data: DataPath,
+    stage: Annotated[
+        str, typer.Option(help="float, base (runs); float ... tflite-int8.")
+    ] = "float",
+    tier: Tier = "T1",
+    limit: Annotated[int | None, typer.Option(help="At most so many windows.")] = None,
+    dump: Annotated[Path | None, typer.Option(help="Write windows and embeddings, .npz.")] = None,
+    json_: Json = False,
+) -> None:
+    """Zero-shot accuracy on users never trained on, with 95 % intervals, per gesture."""
+    need_host("eval")
+    from embridge.benchmarks.evaluation import evaluate
+
+    result = evaluate(target, data, stage, _tier(tier), limit)
+    if dump:
+        result.dump(dump)
+    show(result.json(), json_, result.text)
+
+
+@app.command()
+def quantize(
+    run: Annotated[Path, typer.Argument(help="Folder of a trained run.")],
+    recipe: Annotated[str, typer.Option(help="w8a8 (calibration only) or w8a8-qat.")] = "w8a8",
+    qat: Annotated[bool, typer.Option("--qat", help="Short for the recipe's -qat form.")] = False,
+    json_: Json = False,
+) -> None:
+    """Quantize a run's `watch` encoder to int8."""
+    need_host("quantize")
+    from embridge.quantize.run import quantize_folder
+
+    with reporting() as progress:
+        result = quantize_folder(
+            run, f"{recipe.removesuffix('-qat')}-qat" if qat else recipe, progress
+        )
+    show(
+        result, json_, lambda: f"{result['recipe']}: cosine to float {result['cosine']['mean']:.5f}"
+    )
+
+
+@app.command()
+def lower(
+    run: Annotated[Path, typer.Argument(help="Folder of a quantized run.")],
+    to: Annotated[
+        str, typer.Option(help="Comma-separated: executorch, tflite.")
+    ] = "executorch,tflite",
+    output: Annotated[Path | None, typer.Option("-o", help="NAME.embridge")] = None,
+    json_: Json = False,
+) -> None:
+    """Lower a quantized run to a model package; fails when a float operator remains."""
+    need_host("lower")
+    from embridge.quantize.run import lower_folder
+
+    with reporting() as progress:
+        result = lower_folder(run, to.split(","), output, progress)
+    show(result, json_, lambda: f"{result['package']}  sha256 {result['sha256']}")
+
+
+@app.command()
+def embed(
+    package: Package,
+    input_: Annotated[Path, typer.Option("--input", help="windows.npy, (N, C, T) float32.")],
+    output: Annotated[Path, typer.Option("-o", help="emb.npy, (N, D) float32.")],
+    stage: Annotated[str, typer.Option(help="Which stage of the package.")] = "tflite-int8",
+    json_: Json = False,
+) -> None:
+    """Embed windows as the encoder sees them (after the front-end), the numbers `eval` uses."""
+    from embridge.device.embed import embed_file
+    from embridge.device.manifest import RUNTIME_STAGES
+    from embridge.device.package import read_package
+    from embridge.device.pipeline import open_encoder
+
+    opener = open_encoder
+    if stage not in RUNTIME_STAGES:
+        need_host(f"embed --stage {stage}")
+        from embridge.quantize.stages import open_stage as opener
+    shape = embed_file(opener(read_package(package), stage), input_, output)
+    show({"output": str(output), "shape": shape}, json_, lambda: f"{output}: {shape}")
+
+
+@app.command()
+def calibrate(
+    package: Package,
+    source: SourceUrl,
+    output: Annotated[Path, typer.Option("-o", help="USER.profile.json")],
+    seconds: Annotated[float, typer.Option(help="How much unlabelled EMG to use.")] = 60.0,
+    user: Annotated[str | None, typer.Option(help="Name; the output's name otherwise.")] = None,
+    json_: Json = False,
+) -> None:
+    """Measure a wearer's profile (tier T1): move the hand freely for a minute."""
+    from embridge.device.sessions import calibrate_user
+
+    with reporting() as progress:
+        name = user or output.name.split(".")[0]
+        profile = calibrate_user(package, source, output, name, seconds, progress)
+    show(profile, json_, lambda: f"{output}: {profile['seconds']:.1f} s of {name}")
+
+
+@app.command()
+def run(
+    package: Package,
+    source: SourceUrl,
+    user: Annotated[Path | None, typer.Option(help="USER.profile.json")] = None,
+    stage: Annotated[str, typer.Option(help="tflite-int8, executorch-int8 ...")] = "tflite-int8",
+    decisions: Annotated[Path | None, typer.Option(help="Also write every decision here.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so much EMG.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="End with a summary line.")] = False,
+) -> None:
+    """Live gestures: one JSON line per event."""
+    from embridge.device.sessions import run_session
+
+    def emit(line: dict[str, Any]) -> None:
+        print(json.dumps(line), flush=True)
+
+    summary = run_session(
+        package,
+        source,
+        emit,
+        user=user,
+        stage=stage,
+        decisions=decisions,
+        seconds=seconds,
+        log=_log,
+    )
+    if json_:
+        emit({"v": 1, "summary": summary})
+    _log(_session_line(summary))
+
+
+def _session_line(summary: dict[str, Any]) -> str:
+    latency = summary["latency_ms"]
+    return (
+        f"{summary['seconds']:.1f} s: {summary['decisions']} decisions, {summary['events']} "
+        f"events; frames lost {summary['frames_lost']}, corrupt {summary['frames_corrupt']}; "
+        f"latency p50 {latency['p50']} ms, p99 {latency['p99']} ms; tier {summary['tier']}"
+    )
+
+
+def _tier(text: str) -> str:
+    if text not in ("T0", "T1"):
+        raise EmbridgeError(f"--tier {text}: expected T0 or T1")
+    return text
+
+
+def _log(text: str) -> None:
+    print(f"embridge: {text}", file=sys.stderr, flush=True)
+
+
+def _register() -> None:
+    from embridge import cli_data
+
+    app.add_typer(cli_data.app, name="data")
+    app.command("wrist")(cli_data.wrist)
+
+
+_register()
