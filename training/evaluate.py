@@ -25,7 +25,8 @@ class Score:
     """Balanced accuracy over windows with a 95 % interval; `per_class` is each gesture's recall.
 
     The interval resamples users and, within each, the repetitions of every gesture: neighbouring
-    windows overlap and would make it too narrow if they counted as independent.
+    windows overlap and would make it too narrow if they counted as independent. Where a user has
+    made a gesture only once, stretches of one window's length take the place of repetitions.
     """
 
     balanced_accuracy: float
@@ -122,7 +123,7 @@ def _interval(windows: WindowSet, right: NDArray[np.bool_], seed: int = 0) -> tu
             cell = (windows.user == user) & (windows.label == label)
             if not cell.any():
                 continue
-            _, trial = np.unique(windows.trial[cell], return_inverse=True)
+            _, trial = np.unique(_units(windows, cell), return_inverse=True)
             size = np.bincount(trial)
             good = np.bincount(trial, right[cell])
             times = rng.multinomial(len(size), np.full(len(size), 1 / len(size)), size=RESAMPLES)
@@ -132,6 +133,14 @@ def _interval(windows: WindowSet, right: NDArray[np.bool_], seed: int = 0) -> tu
         accuracy = np.nanmean(np.where(total > 0, hits / total, np.nan), axis=1)
     low, high = np.percentile(accuracy, [2.5, 97.5])
     return float(low), float(high)
+
+
+def _units(windows: WindowSet, cell: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """What counts as independent among one user's windows of one gesture."""
+    trial = windows.trial[cell]
+    if len(np.unique(trial)) > 1:
+        return trial
+    return np.asarray(windows.start[cell] // windows.window)
 
 
 def cosine(found: NDArray[np.generic], reference: NDArray[np.generic]) -> dict[str, float]:
