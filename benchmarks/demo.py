@@ -38,7 +38,7 @@ class DemoSize:
     overrides: tuple[str, ...] = ()
     synthetic_users: int = SYNTHETIC_USERS
     synthetic_seconds: float = 8.0
-    test_windows: int = 4000
+    test_windows: int = 3000
     latency_runs: int = 1000
     live_seconds: float = 60.0
 

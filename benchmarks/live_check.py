@@ -23,7 +23,7 @@ from embridge.device.recordings import REST, UNLABELLED, Recording, read_recordi
 from embridge.device.sources import open_source, physical, stream_of
 from embridge.firmware_bridge import LinkError
 
-START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 10.0
 
 
 def write_excerpt(recordings: list[Recording], user: str, seconds: float, path: Path) -> Recording:
@@ -89,7 +89,7 @@ def virtual_wrist(recording: Path, *options: str) -> Iterator[str]:
             yield f"serial://{link}"
         finally:
             process.terminate()
-            process.wait(START_TIMEOUT_S)
+            process.wait(STOP_TIMEOUT_S)
             if process.stdout:
                 process.stdout.close()
 

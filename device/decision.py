@@ -5,11 +5,12 @@ EMBridge retrieves by cosine among pose embeddings and takes a majority vote of 
 zero-shot figures.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from embridge.device.errors import ConfigError
 
@@ -24,7 +25,7 @@ class DecisionRule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    k: int
+    k: PositiveInt
     min_similarity: float
     min_vote: float
     debounce_ms: float
@@ -120,7 +121,8 @@ class Debouncer:
 
     def __init__(self, rule: DecisionRule, hop_ms: float) -> None:
         self._null = rule.null_gesture
-        self._needed = max(1, round(rule.debounce_ms / hop_ms))
+        # The small part is for hops that are no whole number of milliseconds.
+        self._needed = max(1, math.ceil(rule.debounce_ms / hop_ms - 1e-6))
         self.reset()
 
     def reset(self) -> None:

@@ -8,25 +8,25 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
 from scipy import signal
 
 from embridge.device.errors import ConfigError
 
 
 class FilterDesign(BaseModel):
-    """What the filters should do; None leaves a filter out.
+    """What the filters should do; None or 0 leaves a filter out.
 
     compression "log": y = sign(x) log(1 + |x| / compression_floor), in the unit of the samples.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    highpass_hz: float | None = None
-    lowpass_hz: float | None = None
-    notch_hz: tuple[float, ...] = ()
-    notch_q: float = 30.0
-    order: int = 4
+    highpass_hz: NonNegativeFloat | None = None
+    lowpass_hz: NonNegativeFloat | None = None
+    notch_hz: tuple[PositiveFloat, ...] = ()
+    notch_q: PositiveFloat = 30.0
+    order: PositiveInt = 4
     compression: Literal["none", "log"] = "none"
 
 
@@ -82,15 +82,16 @@ class UserProfile(BaseModel):
     rate_hz: float
     seconds: float
     offset: list[float]
-    scale: list[float]
+    scale: list[PositiveFloat]
 
     def check(self, front_end: FrontEnd) -> "UserProfile":
         """Return self, or raise ConfigError when it was made for another stream."""
-        if (len(self.offset), self.rate_hz) != (front_end.channels, front_end.rate_hz):
+        got = (len(self.offset), len(self.scale), self.rate_hz)
+        if got != (front_end.channels, front_end.channels, front_end.rate_hz):
             raise ConfigError(
                 f"profile of {self.user}: expected {front_end.channels} channels at "
-                f"{front_end.rate_hz:g} Hz, got {len(self.offset)} at {self.rate_hz:g} Hz; "
-                "make it again with `embridge calibrate`"
+                f"{front_end.rate_hz:g} Hz, got {got[0]} offsets and {got[1]} scales at "
+                f"{self.rate_hz:g} Hz; make it again with `embridge calibrate`"
             )
         return self
 
@@ -160,7 +161,7 @@ def fit_front_end(
     )
     filtered = [plain.filtered(part) for part in samples]
     magnitude = np.concatenate([np.abs(part[::7]).ravel() for part in filtered])
-    floor = float(magnitude.mean()) or 1.0
+    floor = float(magnitude.mean()) if magnitude.any() else 1.0
     shaped = plain.model_copy(
         update={"compression": design.compression, "compression_floor": floor}
     )

@@ -92,7 +92,12 @@ def read_package(path: Path) -> Package:
         raise PackageError(f"{path.name}: expected {MANIFEST}, got a zip without it")
     manifest = _read_manifest(path, contents.pop(MANIFEST))
     for name, entry in manifest.files.items():
-        got = hashlib.sha256(contents.get(name, b"")).hexdigest()
+        if name not in contents:
+            raise PackageError(
+                f"{path.name}: {name} is missing, the manifest lists it; "
+                "copy it again or build it with `embridge lower`"
+            )
+        got = hashlib.sha256(contents[name]).hexdigest()
         if got != entry.sha256:
             raise PackageError(
                 f"{path.name}: {name} has sha256 {got[:12]}…, manifest says {entry.sha256[:12]}…; "
@@ -103,7 +108,7 @@ def read_package(path: Path) -> Package:
             f"{path.name}: expected {', '.join(sorted(missing))}, not in the package"
         )
     if extra := contents.keys() - manifest.files.keys():
-        raise PackageError(f"{path.name}: {min(extra)} is not in the manifest; build it again")
+        raise PackageError(f"{path.name}: {min(extra)!r} is not in the manifest; build it again")
     _check_runtimes(path, manifest)
     return Package(path, manifest, contents, hashlib.sha256(data).hexdigest())
 
@@ -120,7 +125,7 @@ def read_npz(data: bytes, name: str) -> dict[str, NDArray[np.generic]]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
-    except (ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy and zipfile raise many kinds on damaged input
         raise PackageError(f"{name}: arrays cannot be read ({error}); build it again") from error
 
 
@@ -156,15 +161,15 @@ def _read_manifest(path: Path, text: bytes) -> Manifest:
         version = raw.get("schema_version")
         if version != SCHEMA:
             raise PackageError(
-                f"{path.name}: expected manifest schema {SCHEMA}, got {version}; "
+                f"{path.name}: expected manifest schema {SCHEMA}, got {version!r}; "
                 "use the embridge version that made it, or build it again"
             )
         return Manifest.model_validate(raw)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         detail = error.errors()[0] if isinstance(error, ValidationError) else None
         where = f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" if detail else str(error)
         raise PackageError(
-            f"{path.name}: manifest is not valid ({where}); build it again"
+            f"{path.name}: manifest is not valid ({' '.join(where.split())}); build it again"
         ) from error
 
 

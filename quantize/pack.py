@@ -2,6 +2,7 @@
 
 import json
 import platform
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,11 @@ def build_package(
     rule = fit_rule(
         study, quantized, Gallery(codes.astype(np.float64), gallery.labels, gallery.names), run
     )
-    manifest = _manifest(run, study, quantized, rule, path.stem)
+    measured = {
+        "macs": quantized.float_encoder.shape.macs(),
+        "operators": {s: [asdict(row) for row in a.audit] for s, a in artefacts.items()},
+    }
+    manifest = _manifest(run, study, quantized, rule, path.stem, measured)
     state = state_for_file(quantized)
     files = {STAGE_FILES[stage]: artefact.data for stage, artefact in artefacts.items()}
     for stage, prefix in (("float", "float."), ("fakequant", "twin.")):
@@ -140,7 +145,12 @@ def fit_rule(
 
 
 def _manifest(
-    run: RunFolder, study: Study, quantized: QuantizedEncoder, rule: DecisionRule, name: str
+    run: RunFolder,
+    study: Study,
+    quantized: QuantizedEncoder,
+    rule: DecisionRule,
+    name: str,
+    measured: dict[str, Any],
 ) -> Manifest:
     plan = study.plan
     packages = ("embridge", "torch", "executorch", "brevitas", "litert-torch", "ai-edge-litert")
@@ -172,7 +182,7 @@ def _manifest(
         unseen=list(plan.unseen),
         files={},
         runtime={runtime: versions[runtime] for runtime in RUNTIMES},
-        results={},
+        results=measured,
     )
 
 

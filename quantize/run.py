@@ -39,5 +39,7 @@ def lower_folder(
         "package": str(target),
         "sha256": package.sha256,
         "stages": package.manifest.stages,
+        "macs": package.manifest.results["macs"],
+        "operators": package.manifest.results["operators"],
         "bytes": {stage: len(artefact.data) for stage, artefact in artefacts.items()},
     }

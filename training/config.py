@@ -2,9 +2,19 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from embridge.device.errors import ConfigError
 from embridge.device.frontend import FilterDesign
@@ -12,18 +22,20 @@ from embridge.training.watch import Stage, WatchShape
 
 PRESETS = Path(__file__).parent / "configs"
 
+ConvStage = tuple[PositiveInt, PositiveInt, PositiveInt]
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataConfig(_Section):
     """Which recordings, and how they are cut and split."""
 
     path: str = ""
-    window_ms: float
-    hop_ms: float  # between live decisions, and between test windows
-    train_hop_ms: float
+    window_ms: PositiveFloat
+    hop_ms: PositiveFloat  # between live decisions, and between test windows
+    train_hop_ms: PositiveFloat
     unseen_gestures: tuple[str, ...] = ()  # left out of training; chosen evenly when empty
     unseen_count: int = Field(4, ge=2)
     val_users: int = Field(1, ge=1)
@@ -34,22 +46,29 @@ class DataConfig(_Section):
 class BaseConfig(_Section):
     """The `base` encoder: Transformer over patches and Q-Former (EMBridge)."""
 
-    dim: int = 64
-    depth: int = 4
-    heads: int = 4
-    feed_forward: int = 128
-    patch_ms: float
-    queries: int = 16
-    mask_ratio: float = 0.5
-    decoder_dim: int = 64
+    dim: PositiveInt = 64
+    depth: PositiveInt = 4
+    heads: PositiveInt = 4
+    feed_forward: PositiveInt = 128
+    patch_ms: PositiveFloat
+    queries: PositiveInt = 16
+    mask_ratio: float = Field(0.5, gt=0, lt=1)
+    decoder_dim: int = Field(64, gt=0, multiple_of=4)  # the decoder has 4 heads
     instance_norm: Literal["none", "window", "channel"] = "window"
+    features: Literal["waveform", "power"] = "waveform"
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        if self.dim % self.heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of heads {self.heads}")
+        return self
 
 
 class WatchConfig(_Section):
     """The `watch` encoder: (width, kernel, stride) of the stem and of each block, in samples."""
 
-    stem: tuple[int, int, int]
-    blocks: tuple[tuple[int, int, int], ...] = Field(min_length=1)
+    stem: ConvStage
+    blocks: tuple[ConvStage, ...] = Field(min_length=1)
 
     def shape(self, channels: int, window: int, embedding: int) -> WatchShape:
         """The network for (C, T) windows."""
@@ -61,43 +80,47 @@ class WatchConfig(_Section):
 class LossConfig(_Section):
     """Weights and temperatures of L = InfoNCE + alpha CASCLe + lambda MPRL."""
 
-    alpha: float = 1.0
-    lambda_: float = 1.0
-    tau: float = 0.07
-    clusters: int = 64  # N_c
-    top_clusters: int = 5  # k_c
-    tau_soft: float = 0.1  # tau_s
+    alpha: NonNegativeFloat = 1.0
+    lambda_: NonNegativeFloat = 1.0
+    tau: PositiveFloat = 0.07
+    clusters: PositiveInt = 64  # N_c
+    top_clusters: PositiveInt = 5  # k_c
+    tau_soft: PositiveFloat = 0.1  # tau_s
 
 
 class OptimConfig(_Section):
     """Steps of each phase and how they are taken."""
 
     seed: int = 0
-    threads: int = 2
+    threads: PositiveInt = 2
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch: int = 128
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.05  # share of a phase's steps
-    clip_norm: float = 1.0
-    pose_mae_steps: int
-    emg_mae_steps: int
-    align_steps: int
-    watch_steps: int
-    validate_every: int = 50
-    checkpoint_every: int = 100
-    population_share: float = 0.25  # of windows normalised without their user's profile
-    jitter: float = 0.1  # per-channel gain and offset noise, in standard deviations
+    batch: int = Field(128, ge=2)  # a window is told apart from the others of its batch
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.05
+    warmup: float = Field(0.05, ge=0, le=1)  # share of a phase's steps
+    clip_norm: PositiveFloat = 1.0
+    pose_mae_steps: NonNegativeInt
+    emg_mae_steps: NonNegativeInt
+    align_steps: NonNegativeInt
+    watch_steps: NonNegativeInt
+    validate_every: PositiveInt = 50
+    checkpoint_every: PositiveInt = 100
+    population_share: float = Field(
+        0.25, ge=0, le=1
+    )  # of windows normalised without their user's profile
+    jitter: NonNegativeFloat = 0.1  # per-channel gain and offset noise, in standard deviations
 
 
 class GalleryConfig(_Section):
     """The pose gallery and the live decision rule."""
 
-    per_gesture: int = 48
-    k: int = 10
-    debounce_ms: float = 300.0
-    min_vote: float = 0.5
-    reject_quantile: float = 0.05  # of right validation decisions that the threshold may cost
+    per_gesture: PositiveInt = 48
+    k: PositiveInt = 10
+    debounce_ms: NonNegativeFloat = 300.0
+    min_vote: float = Field(0.5, ge=0, le=1)
+    reject_quantile: float = Field(
+        0.05, ge=0, le=1
+    )  # of right validation decisions that the threshold may cost
 
 
 class Config(_Section):
@@ -123,8 +146,8 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.toml")))
         raise ConfigError(f"{path}: no such configuration; presets are {known}")
     try:
-        tree = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path.name}: not valid TOML ({error})") from error
     for override in overrides or []:
         _apply(tree, override)
@@ -148,13 +171,13 @@ def preset_path(rate_hz: float, is_envelope: bool) -> Path:
 
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, sign, text = override.partition("=")
-    if not sign:
+    *sections, leaf = (part.strip() for part in key.split("."))
+    if not sign or not all((*sections, leaf)):
         raise ConfigError(f"override {override!r}: expected section.key=value")
     try:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         value = text
-    *sections, leaf = key.strip().split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):

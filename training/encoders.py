@@ -64,6 +64,9 @@ class PatchEncoder(nn.Module):
 
     instance_norm: "channel" or "window" standardises each window as the paper does; "none" keeps
     amplitudes, which is what envelopes carry.
+    features: "waveform" embeds the samples of a patch as the paper does; "power" embeds the log
+    power of each channel in it, our choice where data are few: masked waveforms of EMG are noise
+    that cannot be predicted, and a linear embedding does not see their power.
     """
 
     def __init__(
@@ -76,24 +79,29 @@ class PatchEncoder(nn.Module):
         heads: int,
         feed_forward: int,
         instance_norm: Literal["none", "window", "channel"] = "none",
+        features: Literal["waveform", "power"] = "waveform",
     ) -> None:
         super().__init__()
-        self.patch, self.patches, self.instance_norm = patch, window // patch, instance_norm
+        self.patch, self.patches = patch, window // patch
+        self.instance_norm, self.features = instance_norm, features
         self.dim, self.depth, self.heads, self.feed_forward = dim, depth, heads, feed_forward
-        self.embed_patch = nn.Linear(channels * patch, dim)
+        per_channel = patch if features == "waveform" else 1
+        self.embed_patch = nn.Linear(channels * per_channel, dim)
         self.cls = nn.Parameter(torch.zeros(1, 1, dim))
         self.position = nn.Parameter(torch.randn(1, self.patches + 1, dim) * 0.02)
         self.blocks = nn.ModuleList(Block(dim, heads, feed_forward) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
 
     def tokens(self, x: Tensor) -> Tensor:
-        """x: (B, C, T) -> raw patches (B, P, C * S)."""
+        """x: (B, C, T) -> patches (B, P, C * S), or their log power (B, P, C)."""
         if self.instance_norm != "none":
             axes = (1, 2) if self.instance_norm == "window" else (2,)
             x = (x - x.mean(axes, keepdim=True)) / (x.std(axes, keepdim=True) + 1e-5)
         batch, channels, _ = x.shape
         x = x[:, :, : self.patches * self.patch]
         x = x.reshape(batch, channels, self.patches, self.patch).permute(0, 2, 1, 3)  # B P C S
+        if self.features == "power":
+            return (x.square().mean(dim=3) + 1e-3).log()
         return x.reshape(batch, self.patches, channels * self.patch)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:

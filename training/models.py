@@ -43,7 +43,9 @@ def build_models(config: Config, plan: StudyPlan) -> Models:
     base = config.base
     size = (base.dim, base.depth, base.heads, base.feed_forward)
     pose_encoder = PatchEncoder(plan.joints, plan.window, patch, *size)
-    emg_encoder = PatchEncoder(plan.channels, plan.window, patch, *size, base.instance_norm)
+    emg_encoder = PatchEncoder(
+        plan.channels, plan.window, patch, *size, base.instance_norm, base.features
+    )
     try:
         watch = WatchEncoder(config.watch.shape(plan.channels, plan.window, base.dim))
     except ValueError as error:

@@ -105,7 +105,7 @@ def read_all(path: Path, progress: Progress | None = None) -> list[Recording]:
     for number, file in enumerate(files):
         recordings.append(read_recording(file))
         if progress:
-            progress(number + 1, len(files), file.name)
+            progress(number + 1, len(files), f"read {file.name}")
     first = recordings[0]
     for other in recordings[1:]:
         got, want = (other.emg.shape[1], other.rate_hz), (first.emg.shape[1], first.rate_hz)
