@@ -76,6 +76,7 @@ def run_live(
     """
     manifest = model.package.manifest
     check_stream(source.info, manifest.input)
+    on_link(_announcement(source.info))
     pipeline = Pipeline(model)
     debouncer = Debouncer(manifest.decision, manifest.input.hop_ms)
     run = LiveRun()
@@ -167,6 +168,14 @@ def _link_counts(source: Source) -> dict[str, Any]:
         "frames_sent": declared.get("frames_sent"),
         "frames_dropped_by_wrist": declared.get("frames_dropped"),
     }
+
+
+def _announcement(info: StreamInfo) -> str:
+    held = info.model_sha256.hex()[:12] if any(info.model_sha256) else "none"
+    return (
+        f"wrist {info.device or '?'} (firmware {info.firmware or '?'}): {info.n_ch} channels at "
+        f"{info.rate_hz:g} Hz, {info.scale:g} {info.unit} per count, model {held}"
+    )
 
 
 def _describe(channels: int, rate_hz: float, unit: str, envelope: bool) -> str:

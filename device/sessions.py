@@ -45,7 +45,6 @@ def run_session(
             def on_decision(line: dict[str, Any]) -> None:
                 file.write(json.dumps(line) + "\n")
 
-        _announce(source, log)
         live = run_live(model, source, sink, on_decision=on_decision, on_link=log, seconds=seconds)
     return live.summary() | {"source": url, "stage": stage, "tier": model.tier}
 
@@ -77,15 +76,6 @@ def read_profile(path: Path) -> UserProfile:
     except (ValidationError, UnicodeDecodeError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(f"{path}: not a user profile ({first}); calibrate again") from error
-
-
-def _announce(source: Source, log: Callable[[str], None]) -> None:
-    info = source.info
-    held = info.model_sha256.hex()[:12] if any(info.model_sha256) else "none"
-    log(
-        f"wrist {info.device or '?'} (firmware {info.firmware or '?'}): {info.n_ch} channels at "
-        f"{info.rate_hz:g} Hz, {info.scale:g} {info.unit} per count, model {held}"
-    )
 
 
 @contextmanager

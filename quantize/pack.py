@@ -163,7 +163,7 @@ def _manifest(
             "recipe": quantized.recipe,
             "watch": run.config.watch.model_dump(mode="json"),
             "plan": plan.model_dump(mode="json"),
-            "run": run.config.model_dump(mode="json"),
+            "run": run.config.model_dump(mode="json", exclude={"data": {"path"}}),
         },
         input=InputSpec(
             channels=plan.channels,

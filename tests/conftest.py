@@ -1,7 +1,6 @@
 """Shared: one small pass of the main job, made once, that end-to-end tests look at."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny demo: synthetic/, run/, raw.embridge, report.json, live-*.hdf5."""
     if shutil.which("g++") is None:
         pytest.skip("g++ is missing: ExecuTorch's runtime library cannot be built")
@@ -44,4 +43,4 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         live_seconds=8.0,
     )
     demo(out, size=size)
-    yield out
+    return out

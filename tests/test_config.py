@@ -124,6 +124,7 @@ def test_a_wrong_override_is_named(override: str, match: str) -> None:
         "loss.clusters=0",
         "loss.top_clusters=0",
         "optim.batch=1",
+        "optim.seed=-1",
         "optim.threads=0",
         "optim.validate_every=0",
         "optim.checkpoint_every=0",

@@ -91,7 +91,7 @@ class LossConfig(_Section):
 class OptimConfig(_Section):
     """Steps of each phase and how they are taken."""
 
-    seed: int = 0
+    seed: NonNegativeInt = 0
     threads: PositiveInt = 2
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch: int = Field(128, ge=2)  # a window is told apart from the others of its batch
@@ -105,9 +105,7 @@ class OptimConfig(_Section):
     watch_steps: NonNegativeInt
     validate_every: PositiveInt = 50
     checkpoint_every: PositiveInt = 100
-    population_share: float = Field(
-        0.25, ge=0, le=1
-    )  # of windows normalised without their user's profile
+    population_share: float = Field(0.25, ge=0, le=1)  # of windows without their user's profile
     jitter: NonNegativeFloat = 0.1  # per-channel gain and offset noise, in standard deviations
 
 
@@ -118,9 +116,7 @@ class GalleryConfig(_Section):
     k: PositiveInt = 10
     debounce_ms: NonNegativeFloat = 300.0
     min_vote: float = Field(0.5, ge=0, le=1)
-    reject_quantile: float = Field(
-        0.05, ge=0, le=1
-    )  # of right validation decisions that the threshold may cost
+    reject_quantile: float = Field(0.05, ge=0, le=1)  # of right decisions a threshold may cost
 
 
 class Config(_Section):

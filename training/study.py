@@ -4,7 +4,6 @@ Users are split into training, validation and test; some gestures are unseen: no
 for anything but the test, and their poses only fill the gallery.
 """
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from embridge.device.recordings import (
     UNLABELLED,
     Recording,
     find_recordings,
+    natural_key,
     read_recording,
     require_pose,
 )
@@ -89,8 +89,16 @@ class Study:
         return self._paired(self.plan.val_users)
 
     def _paired(self, users: Iterable[str]) -> WindowSet:
-        gestures = [g for g in self.plan.labels if g not in self.plan.unseen]
-        return self.windows(users, gestures, self.plan.train_hop, need_pose=True)
+        plan = self.plan
+        gestures = [g for g in plan.labels if g not in plan.unseen]
+        windows = self.windows(users, gestures, plan.train_hop, need_pose=True)
+        if not len(windows):
+            raise ConfigError(
+                f"no windows of {', '.join(users)}: expected seen gestures held for "
+                f"{1000 * plan.window / plan.rate_hz:g} ms with valid hand pose; "
+                "make data.window_ms shorter or add recordings"
+            )
+        return windows
 
     def test_windows(self) -> WindowSet:
         """Seen and unseen gestures of the test users, calibration rows and rest left out."""
@@ -160,12 +168,15 @@ def make_study(config: Config, recordings: list[Recording], data_name: str) -> S
 
 def apply_plan(plan: StudyPlan, recordings: list[Recording]) -> Study:
     """Filter recordings as a plan says, on the same data or on other data of the same kind."""
-    signals = [_signal(plan, recording) for recording in recordings]
-    profiles = {}
-    for user in {signal.user for signal in signals}:
-        parts = [s.emg[s.calibration] for s in signals if s.user == user and s.calibration.any()]
-        if parts:
-            profiles[user] = fit_profile(plan.front_end, user, parts)
+    signals, calibration = [], dict[str, list[NDArray[np.float32]]]()
+    for recording in recordings:
+        signal = _signal(plan, recording)
+        if signal.calibration.any():
+            calibration.setdefault(signal.user, []).append(signal.emg[signal.calibration])
+        if signal.user in plan.test_users:
+            signal = replace(signal, emg=plan.front_end.filtered(recording.emg))
+        signals.append(signal)
+    profiles = {u: fit_profile(plan.front_end, u, parts) for u, parts in calibration.items()}
     return Study(plan, _scale_poses(plan, signals), profiles)
 
 
@@ -176,10 +187,7 @@ def samples(duration_ms: float, rate_hz: float) -> int:
 
 def natural(names: Iterable[str]) -> list[str]:
     """Unique names in natural order: s2 before s10."""
-    parts = {
-        name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)] for name in names
-    }
-    return sorted(parts, key=lambda name: [(isinstance(p, str), p) for p in parts[name]])
+    return sorted(dict.fromkeys(names), key=natural_key)
 
 
 def split_users(
@@ -205,6 +213,8 @@ def choose_unseen(data: DataConfig, gestures: list[str]) -> tuple[str, ...]:
                 f"data.unseen_gestures: {', '.join(unknown)} not in the recordings; "
                 f"they hold {', '.join(gestures)}"
             )
+        if not set(gestures) - set(data.unseen_gestures):
+            raise ConfigError("data.unseen_gestures: all gestures are named, leave one to train on")
         return tuple(g for g in gestures if g in data.unseen_gestures)
     count = min(data.unseen_count, len(gestures) // 2)
     if count < 2:
@@ -246,10 +256,18 @@ def _pose_statistics(
     )
     if not len(poses):
         raise RecordingError("no valid hand pose of a seen gesture in any training recording")
-    return poses.mean(axis=0), np.maximum(poses.std(axis=0), 1e-6)
+    return _mean_and_spread(poses)
+
+
+def _mean_and_spread(poses: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(N, J) -> (J,), (J,); summed in float64, since float32 stops counting at 2**24 rows."""
+    mean = poses.mean(axis=0, dtype=np.float64)
+    spread = np.maximum(poses.std(axis=0, dtype=np.float64), 1e-6)
+    return mean.astype(np.float32), spread.astype(np.float32)
 
 
 def _signal(plan: StudyPlan, recording: Recording) -> Signal:
+    """Rows of unseen gestures are cut out before the filters, so that nothing of them rings on."""
     got = (recording.emg.shape[1], recording.rate_hz)
     if got != (plan.channels, plan.rate_hz):
         raise RecordingError(
@@ -260,9 +278,12 @@ def _signal(plan: StudyPlan, recording: Recording) -> Signal:
     renumber = np.array(
         [*(known.get(name, UNLABELLED) for name in recording.gestures), UNLABELLED], np.int16
     )
+    rows = _seen_rows(recording, set(plan.unseen))
+    emg = np.zeros_like(recording.emg)
+    emg[rows] = plan.front_end.filtered(recording.emg[rows])
     return Signal(
         user=recording.user,
-        emg=plan.front_end.filtered(recording.emg),
+        emg=emg,
         pose=recording.pose,
         pose_valid=recording.pose_valid,
         gesture=renumber[recording.gesture],
@@ -284,9 +305,7 @@ def _scale_poses(plan: StudyPlan, signals: list[Signal]) -> list[Signal]:
                 if s.user == signal.user and s.pose is not None
             ]
             if rows and sum(map(len, rows)):
-                poses = np.concatenate(rows)
-                spread = np.maximum(poses.std(axis=0), 1e-6)
-                statistics[signal.user] = (poses.mean(axis=0), spread)
+                statistics[signal.user] = _mean_and_spread(np.concatenate(rows))
         offset, scale = statistics.get(
             signal.user,
             (np.array(plan.pose_offset, np.float32), np.array(plan.pose_scale, np.float32)),

@@ -38,8 +38,8 @@ class WatchShape:
         """Time steps that are left to pool after all strides; raises ValueError when none is."""
         steps = self.window
         for stage in (self.stem, *self.blocks):
-            if stage.stride > 3:
-                raise ValueError(f"stride {stage.stride}: Ethos-U55 and U65 take at most 3")
+            if not 1 <= stage.stride <= 3:
+                raise ValueError(f"stride {stage.stride}: Ethos-U55 and U65 take 1 to 3")
             steps = (steps - stage.kernel) // stage.stride + 1
             if steps < 1:
                 raise ValueError(
