@@ -16,8 +16,9 @@ from embridge.quantize.stages import open_stage, queries
 from embridge.training.evaluate import Score, TestSet, make_test_set, zero_shot
 from embridge.training.gallery import build_gallery
 from embridge.training.models import batched, load_models
+from embridge.training.plan import StudyPlan
 from embridge.training.run_folder import RunFolder, open_run, write_atomic
-from embridge.training.study import Study, StudyPlan, apply_plan, natural, read_all
+from embridge.training.study import Study, apply_plan, read_all, users_of
 
 RUN_STAGES = ("float", "base")
 
@@ -77,7 +78,7 @@ def evaluate(target: Path, data: Path, stage: str, tier: str, limit: int | None)
 def study_of(plan: StudyPlan, recordings: list[Recording]) -> Study:
     """The plan on these recordings; users not trained or validated on are test users."""
     known = {*plan.train_users, *plan.val_users}
-    others = tuple(u for u in natural(r.user for r in recordings) if u not in known)
+    others = tuple(u for u in users_of(recordings) if u not in known)
     return apply_plan(plan.model_copy(update={"test_users": others}), recordings)
 
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from embridge import __version__
+from embridge.training.plan import StudyPlan
 from embridge.training.run_folder import environment
-from embridge.training.study import StudyPlan
 
 SCHEMA = 1
 HEADER = (

@@ -1,9 +1,15 @@
 """Shared: one small pass of the main job, made once, that end-to-end tests look at."""
 
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
+
+from embridge.training.watch import Stage, WatchEncoder, WatchShape
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -44,3 +50,39 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     demo(out, size=size)
     return out
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    """Small nets on a busy machine are many times slower with two threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def make_windows() -> Callable[..., NDArray[np.float32]]:
+    """(seed, count) -> (count, 8, 200): half noise, half sines."""
+
+    def make(seed: int, count: int = 64) -> NDArray[np.float32]:
+        rng = np.random.default_rng(seed)
+        shape = (count // 2, 8, 1)
+        phase = rng.uniform(1, 20, shape) * np.arange(200) / 200 + rng.uniform(0, 1, shape)
+        sines = rng.uniform(0.3, 2, shape) * np.sin(2 * np.pi * phase)
+        noise = rng.standard_normal((count // 2, 8, 200))
+        return np.concatenate([noise, sines]).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def encoder(make_windows: Callable[..., NDArray[np.float32]]) -> WatchEncoder:
+    """A small `watch` encoder with the batch-norm statistics of some windows."""
+    torch.manual_seed(0)
+    shape = WatchShape(8, 200, 16, Stage(16, 9, 2), (Stage(24, 9, 2), Stage(32, 5, 2)))
+    encoder = WatchEncoder(shape).train()
+    with torch.no_grad():
+        for seed in range(20):
+            encoder.embed(torch.from_numpy(make_windows(seed)))
+    return encoder.eval()

@@ -1,7 +1,7 @@
 """EMBridge's encoders: what may depend on what, where gradients go, and the paper's size."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -23,12 +23,8 @@ PATCHES, QUERIES = 8, 5
 
 
 @pytest.fixture(autouse=True)
-def reproducible() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def reproducible() -> None:
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -36,32 +36,9 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
-def make_windows(seed: int, count: int = 64) -> Windows:
-    """Half noise, half sines: (count, C, T)."""
-    rng = np.random.default_rng(seed)
-    shape = (count // 2, SHAPE.channels, 1)
-    phase = rng.uniform(1, 20, shape) * np.arange(200) / 200 + rng.uniform(0, 1, shape)
-    sines = rng.uniform(0.3, 2, shape) * np.sin(2 * np.pi * phase)
-    noise = rng.standard_normal((count // 2, SHAPE.channels, 200))
-    return np.concatenate([noise, sines]).astype(np.float32)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_torch_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
-def quantized() -> QuantizedEncoder:
-    torch.manual_seed(0)
-    encoder = WatchEncoder(SHAPE).train()
-    with torch.no_grad():
-        for seed in range(20):  # batch norm statistics
-            encoder.embed(torch.from_numpy(make_windows(seed)))
-    return quantize_encoder(encoder.eval(), make_windows(100, 256), "w8a8", seed=0)
+def quantized(make_windows, encoder: WatchEncoder) -> QuantizedEncoder:
+    return quantize_encoder(encoder, make_windows(100, 256), "w8a8", seed=0)
 
 
 @pytest.fixture
@@ -92,7 +69,9 @@ def codes_of(quantized, artefacts, stage: str, windows: Windows) -> NDArray[np.i
 
 
 @needs_compiler
-def test_executorch_codes_are_those_of_fake_quantization_within_one(quantized, artefacts):
+def test_executorch_codes_are_those_of_fake_quantization_within_one(
+    make_windows, quantized, artefacts
+):
     windows = make_windows(9, 256)
     differ = codes_of(quantized, artefacts, "executorch-int8", windows) - quantized.codes(windows)
     assert np.abs(differ).max() <= 1
@@ -100,7 +79,7 @@ def test_executorch_codes_are_those_of_fake_quantization_within_one(quantized, a
 
 
 @needs_compiler
-def test_tflite_and_executorch_give_equal_codes(quantized, artefacts):
+def test_tflite_and_executorch_give_equal_codes(make_windows, quantized, artefacts):
     windows = make_windows(10, 256)
     pte, tflite = (
         codes_of(quantized, artefacts, stage, windows)
@@ -113,7 +92,7 @@ def test_tflite_and_executorch_give_equal_codes(quantized, artefacts):
 @pytest.mark.parametrize(
     "stage", [pytest.param("executorch-fp32", marks=needs_compiler), "tflite-fp32"]
 )
-def test_float_artefacts_agree_with_torch(quantized, artefacts, stage):
+def test_float_artefacts_agree_with_torch(make_windows, quantized, artefacts, stage):
     windows = make_windows(11)
     encoder = runtime(quantized, stage, artefacts[stage].data)
     with torch.no_grad():

@@ -30,14 +30,6 @@ INT8_STAGES = [stage for stage in STAGES if "int8" in str(stage)]
 WINDOWS = np.random.default_rng(0).standard_normal((64, 4, 64), dtype=np.float32)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_torch_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def quantized():
     torch.manual_seed(0)

@@ -11,14 +11,6 @@ SHAPE = WatchShape(4, 100, 8, Stage(6, 9, 3), (Stage(10, 5, 2), Stage(12, 3, 1))
 STRIDE = 6  # of all stages together
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_torch_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def encoder() -> WatchEncoder:
     """In eval mode, with batch norm statistics that matter."""

@@ -40,7 +40,7 @@ class DataConfig(_Section):
     unseen_count: int = Field(4, ge=2)
     val_users: int = Field(1, ge=1)
     test_users: int = Field(0, ge=0)  # 0: a third of the users
-    pose_scaling: Literal["global", "user"] = "global"  # "user" for uncalibrated gloves
+    pose_scaling: Literal["auto", "global", "user"] = "auto"  # auto: per user for raw gloves
 
 
 class BaseConfig(_Section):

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from embridge.device.errors import ConfigError
 from embridge.training.config import Config
 from embridge.training.encoders import BaseEncoder, PatchEncoder, PoseEmbedder, QFormer
+from embridge.training.plan import StudyPlan, samples
 from embridge.training.run_folder import RunFolder, submodule
-from embridge.training.study import StudyPlan, samples
 from embridge.training.watch import WatchEncoder
 
 Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]

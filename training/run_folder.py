@@ -23,7 +23,7 @@ from torch import Tensor
 
 from embridge.device.errors import ConfigError
 from embridge.training.config import Config
-from embridge.training.study import StudyPlan
+from embridge.training.plan import StudyPlan
 
 BEST = "best.safetensors"
 LAST = "last.ckpt"

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from embridge.device.errors import ConfigError, RecordingError
-from embridge.device.frontend import FrontEnd, UserProfile, fit_front_end, fit_profile
+from embridge.device.frontend import UserProfile, fit_front_end, fit_profile
 from embridge.device.recordings import (
     REST,
     UNLABELLED,
@@ -23,46 +22,17 @@ from embridge.device.recordings import (
     read_recording,
     require_pose,
 )
-from embridge.training.config import Config, DataConfig
+from embridge.training.config import Config
+from embridge.training.plan import (
+    StudyPlan,
+    choose_pose_scaling,
+    choose_unseen,
+    samples,
+    split_users,
+)
 from embridge.training.windows import Signal, WindowSet, calibration_rows, cut_windows, stretches
 
 Progress = Callable[[int, int, str], None]  # done, total, what
-
-
-class StudyPlan(BaseModel):
-    """Who and what is held out, and how windows are cut; stored with every run and package."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data_name: str
-    synthetic: bool
-    source: str
-    rate_hz: float
-    channels: int
-    joints: int
-    unit: str
-    is_envelope: bool
-    window: int
-    hop: int
-    train_hop: int
-    labels: tuple[str, ...]
-    unseen: tuple[str, ...]
-    train_users: tuple[str, ...]
-    val_users: tuple[str, ...]
-    test_users: tuple[str, ...]
-    pose_scaling: str
-    pose_offset: tuple[float, ...]  # (J,) of the training users, for "global" scaling
-    pose_scale: tuple[float, ...]
-    front_end: FrontEnd
-
-    @property
-    def seen(self) -> list[str]:
-        """Gestures training may use, without rest."""
-        return [g for g in self.labels if g not in self.unseen and g != REST]
-
-    def numbers(self, gestures: Iterable[str]) -> list[int]:
-        """Label numbers of gestures."""
-        return [self.labels.index(gesture) for gesture in gestures]
 
 
 @dataclass(frozen=True)
@@ -125,6 +95,11 @@ def read_all(path: Path, progress: Progress | None = None) -> list[Recording]:
     return recordings
 
 
+def users_of(recordings: Iterable[Recording]) -> list[str]:
+    """Names of the users, s2 before s10."""
+    return sorted({recording.user for recording in recordings}, key=natural_key)
+
+
 def make_study(config: Config, recordings: list[Recording], data_name: str) -> Study:
     """Split, fit the front-end on the training users, filter everything.
 
@@ -135,7 +110,7 @@ def make_study(config: Config, recordings: list[Recording], data_name: str) -> S
     first = recordings[0]
     labels = _labels(recordings)
     unseen = choose_unseen(config.data, [label for label in labels if label != REST])
-    train, val, test = split_users(config.data, natural(r.user for r in recordings))
+    train, val, test = split_users(config.data, users_of(recordings))
     training = [r for r in recordings if r.user in train]
     front_end = fit_front_end(
         config.front_end, first.rate_hz, [_rows_for_statistics(r, set(unseen)) for r in training]
@@ -158,7 +133,7 @@ def make_study(config: Config, recordings: list[Recording], data_name: str) -> S
         train_users=train,
         val_users=val,
         test_users=test,
-        pose_scaling=config.data.pose_scaling,
+        pose_scaling=choose_pose_scaling(config.data, first),
         pose_offset=tuple(offset.tolist()),
         pose_scale=tuple(scale.tolist()),
         front_end=front_end,
@@ -178,50 +153,6 @@ def apply_plan(plan: StudyPlan, recordings: list[Recording]) -> Study:
         signals.append(signal)
     profiles = {u: fit_profile(plan.front_end, u, parts) for u, parts in calibration.items()}
     return Study(plan, _scale_poses(plan, signals), profiles)
-
-
-def samples(duration_ms: float, rate_hz: float) -> int:
-    """Whole samples of a duration, at least one."""
-    return max(1, round(duration_ms * rate_hz / 1000))
-
-
-def natural(names: Iterable[str]) -> list[str]:
-    """Unique names in natural order: s2 before s10."""
-    return sorted(dict.fromkeys(names), key=natural_key)
-
-
-def split_users(
-    data: DataConfig, users: list[str]
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Training, validation and test users, in natural order, the last ones for the test."""
-    test_count = data.test_users or max(1, len(users) // 3)
-    train_count = len(users) - data.val_users - test_count
-    if train_count < 1:
-        raise ConfigError(
-            f"expected at least {1 + data.val_users + test_count} users to train on one, validate "
-            f"on {data.val_users} and test on {test_count}; got {len(users)}: add recordings"
-        )
-    cut = train_count + data.val_users
-    return tuple(users[:train_count]), tuple(users[train_count:cut]), tuple(users[cut:])
-
-
-def choose_unseen(data: DataConfig, gestures: list[str]) -> tuple[str, ...]:
-    """The gestures to leave out: those named, or `unseen_count` spread evenly over the list."""
-    if data.unseen_gestures:
-        if unknown := [g for g in data.unseen_gestures if g not in gestures]:
-            raise ConfigError(
-                f"data.unseen_gestures: {', '.join(unknown)} not in the recordings; "
-                f"they hold {', '.join(gestures)}"
-            )
-        if not set(gestures) - set(data.unseen_gestures):
-            raise ConfigError("data.unseen_gestures: all gestures are named, leave one to train on")
-        return tuple(g for g in gestures if g in data.unseen_gestures)
-    count = min(data.unseen_count, len(gestures) // 2)
-    if count < 2:
-        raise ConfigError(
-            f"expected at least 4 gestures, so that 2 can be left out; got {len(gestures)}"
-        )
-    return tuple(gestures[int((i + 0.5) * len(gestures) / count)] for i in range(count))
 
 
 def _labels(recordings: list[Recording]) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ class Trainer:
                 if self._stop:
                     raise Interrupted(
                         f"in {phase.name} at step {step} of {phase.steps}, saved; "
-                        "go on with --resume"
+                        "the same command goes on (embridge train: add --resume)"
                     )
         phase.module.load_state_dict(best_state)
         phase.module.eval()
