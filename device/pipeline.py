@@ -1,6 +1,5 @@
 """Samples in, decisions out: the live path, and the same computed in one go for comparison."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,12 +82,13 @@ class Pipeline:
         self._buffer.restart(first_sample)
         self._stream = self._front_end.stream()
 
-    def push(self, samples: NDArray[np.float32]) -> Iterator[Decision]:
+    def push(self, samples: NDArray[np.float32]) -> list[Decision]:
         """samples: (T, C) in the unit of the package -> decisions."""
         filtered = self._stream.push(samples)
         normalised = self._front_end.normalise(filtered, self._model.profile)
-        for start, window in self._buffer.push(normalised):
-            yield self._model.decide(start, window)
+        return [
+            self._model.decide(start, window) for start, window in self._buffer.push(normalised)
+        ]
 
 
 def decide_recording(model: Model, samples: NDArray[np.float32]) -> list[Decision]:

@@ -1,7 +1,5 @@
 """Where windows lie: one grid for training, evaluation and the live runtime."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,15 +24,17 @@ class WindowBuffer:
         self._index = first_sample  # index of _samples[0]
         self._next = -(-first_sample // self.hop) * self.hop
 
-    def push(self, samples: NDArray[np.float32]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Add (T, C) samples; yield (start, window (C, T)) for each window now complete."""
+    def push(self, samples: NDArray[np.float32]) -> list[tuple[int, NDArray[np.float32]]]:
+        """Add (T, C) samples; return (start, window (C, T)) for each window now complete."""
+        windows = []
         self._samples = np.concatenate([self._samples, samples])
         end = self._index + len(self._samples)
         while self._next + self.window <= end:
             start = self._next - self._index
             window = np.ascontiguousarray(self._samples[start : start + self.window].T)  # C T
-            yield self._next, window
+            windows.append((self._next, window))
             self._next += self.hop
         keep_from = max(0, min(self._next - self._index, len(self._samples)))
         self._samples = self._samples[keep_from:]
         self._index += keep_from
+        return windows

@@ -20,6 +20,7 @@ TINY = (
     "optim.align_steps=40",
     "optim.watch_steps=80",
     "optim.batch=32",
+    "optim.threads=1",
     "optim.validate_every=20",
 )
 

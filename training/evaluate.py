@@ -67,6 +67,11 @@ def make_test_set(study: Study, tier: str, limit: int | None = None, seed: int =
         chosen = np.random.default_rng(seed).choice(len(windows), limit, replace=False)
         windows = windows.select(np.sort(chosen))
     profiles = study.profiles if tier == "T1" else {}
+    if tier == "T1" and (without := {windows.users[u] for u in windows.user} - profiles.keys()):
+        raise ConfigError(
+            f"tier T1: no unlabelled EMG of a seen gesture to make a profile of "
+            f"{', '.join(sorted(without))} from; use tier T0 or add recordings"
+        )
     inputs = windows.encoder_input(np.arange(len(windows)), plan.front_end, profiles)
     groups = {"seen": plan.seen, "unseen": list(plan.unseen)}
     return TestSet(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embridge.device.decision import Gallery
+from embridge.device.errors import ConfigError
 from embridge.training.encoders import PoseEmbedder
 from embridge.training.models import batched
 from embridge.training.study import Study
@@ -36,9 +37,17 @@ class PoseGallery:
 
 
 def build_gallery(study: Study, embedder: PoseEmbedder, per_gesture: int, seed: int) -> PoseGallery:
-    """Sample up to `per_gesture` pose windows of each gesture, spread over the training users."""
+    """Sample up to `per_gesture` pose windows of each gesture, spread over the training users.
+
+    ConfigError when a gesture has none: it could never be recognised.
+    """
     plan = study.plan
     windows = study.windows(plan.train_users, plan.labels, plan.train_hop, need_pose=True)
+    if missing := sorted({*range(len(plan.labels))} - {*windows.label.tolist()}):
+        raise ConfigError(
+            f"no window with valid pose of {', '.join(plan.labels[i] for i in missing)} among the "
+            "training users: make data.window_ms shorter, or leave these recordings out"
+        )
     rng = np.random.default_rng(seed)
     chosen = []
     for label in np.unique(windows.label):

@@ -108,10 +108,10 @@ def make_study(config: Config, recordings: list[Recording], data_name: str) -> S
     for recording in recordings:
         require_pose(recording)
     first = recordings[0]
-    labels = _labels(recordings)
-    unseen = choose_unseen(config.data, [label for label in labels if label != REST])
     train, val, test = split_users(config.data, users_of(recordings))
     training = [r for r in recordings if r.user in train]
+    labels = _labels(training)
+    unseen = choose_unseen(config.data, [label for label in labels if label != REST])
     front_end = fit_front_end(
         config.front_end, first.rate_hz, [_rows_for_statistics(r, set(unseen)) for r in training]
     )
@@ -156,7 +156,7 @@ def apply_plan(plan: StudyPlan, recordings: list[Recording]) -> Study:
 
 
 def _labels(recordings: list[Recording]) -> tuple[str, ...]:
-    """Gestures that occur, in the order of the files; rest first where there is any."""
+    """Gestures whose poses the gallery can hold, in the order of the files; rest first."""
     names = dict.fromkeys(
         recording.gestures[number]
         for recording in recordings

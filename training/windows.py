@@ -98,14 +98,17 @@ def stretches(gesture: NDArray[np.int16], trial: NDArray[np.int32]) -> NDArray[n
 def calibration_rows(recording: Recording, unseen: set[str]) -> NDArray[np.bool_]:
     """(T,) rows a T1 profile may be measured on: unlabelled use, never of an unseen gesture.
 
-    The first repetition of every seen gesture; of a file with a single trial, the first quarter.
+    The first repetition of every seen gesture; where nothing repeats, the first quarter of each.
     """
     names = np.array([*recording.gestures, ""])  # index -1 is UNLABELLED
     name = names[recording.gesture]
     usable = (recording.gesture != UNLABELLED) & ~np.isin(name, [*unseen, REST])
     if recording.repetition.max(initial=0) > 1:
         return np.asarray(usable & (recording.repetition == 1))
-    return np.asarray(usable & (np.arange(len(name)) < len(name) // 4))
+    stretch = stretches(recording.gesture, recording.trial)
+    length = np.bincount(stretch)
+    position = np.arange(len(name)) - (np.cumsum(length) - length)[stretch]
+    return np.asarray(usable & (position < length[stretch] // 4))
 
 
 def cut_windows(
