@@ -103,6 +103,7 @@ def read_ninapro(path: Path) -> Recording:
         trial=_trials(gesture, repetition),
         repetition=repetition,
         emg_unit_per_count=data_set.emg_unit_per_count,
+        ring=8,  # then two rings (DB5), or electrodes on single muscles
     )
 
 

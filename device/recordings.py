@@ -33,6 +33,7 @@ class Recording:
     repetition: (T,) int16, which repetition of its gesture this is, from 1, as protocols split by
         it (0 = rest or unknown)
     emg_unit_per_count: size of one ADC count in `emg_unit`, or None where the file does not say
+    ring: how many electrodes, from the first channel on, go once around the arm; None: all
     measured_rate_hz: rate implied by the file's own time stamps, or None where it has none
     """
 
@@ -54,6 +55,7 @@ class Recording:
     emg_unit_per_count: float | None = None
     synthetic: bool = False
     measured_rate_hz: float | None = None
+    ring: int | None = None
 
 
 def find_recordings(path: Path) -> list[Path]:

@@ -106,6 +106,7 @@ class OptimConfig(_Section):
     validate_every: PositiveInt = 50
     checkpoint_every: PositiveInt = 100
     population_share: float = Field(0.25, ge=0, le=1)  # of windows without their user's profile
+    rotation: NonNegativeFloat = 0.0  # largest turn of the band, in electrodes
     jitter: NonNegativeFloat = 0.1  # per-channel gain and offset noise, in standard deviations
 
 

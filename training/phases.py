@@ -10,6 +10,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from embridge.training import losses as L
+from embridge.training.augment import jitter, rotate
 from embridge.training.config import Config
 from embridge.training.encoders import BaseEncoder, MaskedAutoencoder
 from embridge.training.models import Models, batched, build_models
@@ -153,13 +154,14 @@ class Recipe:
         return {"loss": total, "info_nce": nce, "cascle": soft, "distil": distil}
 
     def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """A training batch: emg (B, C, T) with tier dropout and jitter, pose (B, J, T)."""
+        """A training batch: emg (B, C, T), varied as wearers and wearings vary; pose (B, J, T)."""
         optim = self._config.optim
         index = balanced_batch(self._train, optim.batch, rng)
         emg = self._normalised(self._train, index, rng.random(len(index)) < optim.population_share)
-        shape = (*emg.shape[:2], 1)
-        gain = 1 + optim.jitter * rng.standard_normal(shape, np.float32)
-        emg = emg * gain + optim.jitter * rng.standard_normal(shape, np.float32)
+        emg = jitter(emg, optim.jitter, rng)
+        if optim.rotation:
+            plan = self._study.plan
+            emg = rotate(emg, plan.ring, optim.rotation, rng, whole=not plan.is_envelope)
         return self._tensor(emg), self._tensor(self._train.pose(index))
 
     def _validation(self) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ class StudyPlan(BaseModel):
     joints: int
     unit: str
     is_envelope: bool
+    ring: int
     window: int
     hop: int
     train_hop: int

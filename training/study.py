@@ -125,6 +125,7 @@ def make_study(config: Config, recordings: list[Recording], data_name: str) -> S
         joints=offset.size,
         unit=first.emg_unit,
         is_envelope=first.is_envelope,
+        ring=first.ring or first.emg.shape[1],
         window=samples(config.data.window_ms, first.rate_hz),
         hop=samples(config.data.hop_ms, first.rate_hz),
         train_hop=samples(config.data.train_hop_ms, first.rate_hz),
