@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from embridge.benchmarks.demo import DemoSize, demo
 from embridge.benchmarks.evaluation import evaluate
 from embridge.benchmarks.live_check import virtual_wrist
 from embridge.device.embed import embed_windows
@@ -21,6 +22,13 @@ from embridge.device.sessions import calibrate_user, run_session
 from embridge.quantize.stages import open_stage, queries
 
 STAGES = tuple(STAGE_FILES)
+TINY = (
+    "optim.pose_mae_steps=20",
+    "optim.emg_mae_steps=5",
+    "optim.align_steps=20",
+    "optim.watch_steps=30",
+    "optim.threads=1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +218,18 @@ def test_a_clean_install_of_the_device_side_runs_a_recording(
         cwd=tmp_path,
     )
     assert json.loads(ran.stdout.splitlines()[-1])["summary"]["decisions"] > 10
+
+
+@pytest.mark.slow
+def test_the_main_job_on_real_recordings(shared_data: Path, tmp_path: Path) -> None:
+    """Whole path on real envelopes; what it is worth is for the report to say, not for a test."""
+    size = DemoSize(overrides=TINY, test_windows=200, latency_runs=50, live_seconds=6.0)
+    report = demo(tmp_path, shared_data / "ninapro_db1_e1", size=size)
+    assert report["data"]["synthetic"] is False
+    assert report["data"]["channels"] == 10
+    assert len(report["data"]["unseen_gestures"]) == 4
+    assert report["live"]["decisions_equal_offline"] == 1.0
+    assert report["live"]["user"] in report["data"]["test_users"]
 
 
 def test_the_package_holds_no_pickle_and_no_machine_path(package_path: Path, made: Path) -> None:

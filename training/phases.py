@@ -134,13 +134,18 @@ class Recipe:
         return {"loss": total, "info_nce": nce, "cascle": soft, "mprl": masked}
 
     def _watch_losses(self, emg: Tensor, pose: Tensor) -> Losses:
-        """Match the pose and the teacher's view of the whole batch of poses."""
+        """Match the pose and the teacher's view of the whole batch of poses.
+
+        Cosine does not see the length of an embedding, but its int8 codes do: one scale serves all
+        windows, so a short embedding would have few levels. `length` keeps them near 1.
+        """
         tau = self._align.tau().detach()
         with torch.no_grad():
             v = self._models.pose.eval()(pose)
             queries = self._models.base.eval()(emg)  # B M D
             teacher = torch.einsum("bmd,nd->bmn", queries, v).amax(dim=1)  # B B
-        student = F.normalize(self._models.watch.embed(emg), dim=1)
+        embedding = self._models.watch.embed(emg)
+        student = F.normalize(embedding, dim=1)
         log_q = L.log_match(student, v, tau)
         affinity = L.community_affinity(
             v,
@@ -150,8 +155,15 @@ class Recipe:
         )
         nce, soft = L.info_nce(log_q), L.cascle(log_q, affinity)
         distil = L.match_distillation(log_q, teacher, tau)
-        total = nce + self._config.loss.alpha * soft + distil
-        return {"loss": total, "info_nce": nce, "cascle": soft, "distil": distil}
+        length = (embedding.norm(dim=1) - 1).square().mean()
+        total = nce + self._config.loss.alpha * soft + distil + length
+        return {
+            "loss": total,
+            "info_nce": nce,
+            "cascle": soft,
+            "distil": distil,
+            "length": length,
+        }
 
     def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """A training batch: emg (B, C, T), varied as wearers and wearings vary; pose (B, J, T)."""
