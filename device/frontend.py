@@ -13,6 +13,8 @@ from scipy import signal
 
 from embridge.device.errors import ConfigError
 
+LIMIT = 5.0  # standard deviations: beyond is artefact, and int8 has no levels to spare for it
+
 
 class FilterDesign(BaseModel):
     """What the filters should do; None or 0 leaves a filter out.
@@ -62,11 +64,14 @@ class FrontEnd(BaseModel):
     def normalise(
         self, filtered: NDArray[np.float32], profile: "UserProfile | None" = None
     ) -> NDArray[np.float32]:
-        """(..., C) -> (..., C) by offset and scale: the wearer's (T1) or the population's (T0)."""
+        """(..., C) -> (..., C) by offset and scale, the wearer's (T1) or the population's (T0).
+
+        Clipped to +-LIMIT standard deviations.
+        """
         source = profile or self
         offset = np.asarray(source.offset, np.float32)
         scale = np.asarray(source.scale, np.float32)
-        return (filtered - offset) / scale
+        return np.clip((filtered - offset) / scale, -LIMIT, LIMIT)
 
 
 class UserProfile(BaseModel):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from embridge.device.errors import ConfigError
 from embridge.device.frontend import (
+    LIMIT,
     FilterDesign,
     FrontEnd,
     UserProfile,
@@ -203,3 +204,10 @@ def test_statistics_do_not_depend_on_how_the_samples_are_split(cuts: list[int]) 
     mean, scale = channel_statistics(parts)
     assert mean == pytest.approx(EMG.mean(axis=0, dtype=np.float64))
     assert scale == pytest.approx(EMG.std(axis=0, dtype=np.float64))
+
+
+def test_normalised_values_are_clipped_where_int8_has_no_levels_left() -> None:
+    front_end = without_filters(2)
+    wild = np.array([[-1e9, 1e9], [1e9, -1e9]], np.float32)
+    normalised = front_end.normalise(wild)
+    np.testing.assert_array_equal(np.abs(normalised), LIMIT)

@@ -78,7 +78,7 @@ class WatchConfig(_Section):
 
 
 class LossConfig(_Section):
-    """Weights and temperatures of L = InfoNCE + alpha CASCLe + lambda MPRL."""
+    """Weights and temperatures of L = InfoNCE + alpha CASCLe + lambda MPRL, and of `watch`."""
 
     alpha: NonNegativeFloat = 1.0
     lambda_: NonNegativeFloat = 1.0
@@ -86,6 +86,7 @@ class LossConfig(_Section):
     clusters: PositiveInt = 64  # N_c
     top_clusters: PositiveInt = 5  # k_c
     tau_soft: PositiveFloat = 0.1  # tau_s
+    length: NonNegativeFloat = 0.1  # weight of the penalty on (|embedding| - 1)^2, `watch` only
 
 
 class OptimConfig(_Section):

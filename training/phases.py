@@ -156,7 +156,7 @@ class Recipe:
         nce, soft = L.info_nce(log_q), L.cascle(log_q, affinity)
         distil = L.match_distillation(log_q, teacher, tau)
         length = (embedding.norm(dim=1) - 1).square().mean()
-        total = nce + self._config.loss.alpha * soft + distil + length
+        total = nce + self._config.loss.alpha * soft + distil + self._config.loss.length * length
         return {
             "loss": total,
             "info_nce": nce,
