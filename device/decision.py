@@ -123,19 +123,24 @@ class Debouncer:
         self._null = rule.null_gesture
         # The small part is for hops that are no whole number of milliseconds.
         self._needed = max(1, math.ceil(rule.debounce_ms / hop_ms - 1e-6))
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the running gesture, as after a gap."""
         self._active: str | None = None
         self._candidate: str | None = None
         self._held = 0
+        self._last: Decision | None = None
+
+    def reset(self) -> list[Event]:
+        """End the running gesture at the last decision, as at a gap: nobody knows it still runs."""
+        ended = []
+        if self._active is not None and self._last is not None:
+            ended.append(Event(self._active, "off", self._last))
+        self._active, self._candidate, self._held = None, None, 0
+        return ended
 
     def push(self, decision: Decision) -> list[Event]:
         """Return the events this decision causes: none, one, or an off and an on."""
         gesture = None if decision.gesture == self._null else decision.gesture
         self._held = self._held + 1 if gesture == self._candidate else 1
-        self._candidate = gesture
+        self._candidate, self._last = gesture, decision
         if gesture == self._active or self._held < self._needed:
             return []
         events = []

@@ -28,6 +28,7 @@ class LiveRun:
     link: dict[str, Any] = field(default_factory=dict)
     events: int = 0
     seconds: float = 0.0
+    ended: bool = False  # the wrist said that its stream is over
 
     def summary(self) -> dict[str, Any]:
         """Plain values: link counts, decisions, latency percentiles."""
@@ -80,33 +81,41 @@ def run_live(
     pipeline = Pipeline(model)
     debouncer = Debouncer(manifest.decision, manifest.input.hop_ms)
     run = LiveRun()
-    for item in source.blocks():
-        if isinstance(item, Block):
-            for decision in pipeline.push(physical(item.samples, source.info.scale)):
-                run.decisions.append(decision)
-                run.latency_ms.append(1000 * (clock() - item.arrived_s))
-                if on_decision:
-                    on_decision(asdict(decision) | {"latency_ms": run.latency_ms[-1]})
-                for event in debouncer.push(decision):
-                    run.events += 1
-                    sink(_event_line(event, model, run.latency_ms[-1], wall_clock()))
-            run.seconds += len(item.samples) / source.info.rate_hz
-            if seconds is not None and run.seconds >= seconds:
-                break
-        elif isinstance(item, Gap):
-            run.gaps.append(item)
-            on_link(f"lost {item.samples} samples at sample {item.first_sample}")
-            pipeline.restart(item.first_sample + item.samples)
-            debouncer.reset()
-        elif isinstance(item, Restarted):
-            on_link("the wrist restarted; a new stream begins")
-            pipeline.restart(0)
-            debouncer.reset()
-        elif isinstance(item, Reconnected):
-            on_link(f"port back after {item.away_s:.1f} s ({item.cause})")
-        elif isinstance(item, EndOfStream):
-            on_link("the wrist reached the end of its recording")
-    run.link = _link_counts(source)
+
+    def emit(events: list[Event]) -> None:
+        for event in events:
+            run.events += 1
+            sink(_event_line(event, model, run.latency_ms[-1], wall_clock()))
+
+    try:
+        for item in source.blocks():
+            if isinstance(item, Block):
+                for decision in pipeline.push(physical(item.samples, source.info.scale)):
+                    run.decisions.append(decision)
+                    run.latency_ms.append(1000 * (clock() - item.arrived_s))
+                    if on_decision:
+                        on_decision(asdict(decision) | {"latency_ms": run.latency_ms[-1]})
+                    emit(debouncer.push(decision))
+                run.seconds += len(item.samples) / source.info.rate_hz
+                if seconds is not None and run.seconds >= seconds:
+                    break
+            elif isinstance(item, Gap):
+                run.gaps.append(item)
+                on_link(f"lost {item.samples} samples at sample {item.first_sample}")
+                pipeline.restart(item.first_sample + item.samples)
+                emit(debouncer.reset())
+            elif isinstance(item, Restarted):
+                on_link("the wrist restarted; a new stream begins")
+                pipeline.restart(0)
+                emit(debouncer.reset())
+            elif isinstance(item, Reconnected):
+                on_link(f"port back after {item.away_s:.1f} s ({item.cause})")
+            elif isinstance(item, EndOfStream):
+                run.ended = True
+                on_link("the wrist reached the end of its recording")
+    finally:  # also when the link is lost: no gesture may stay on for ever
+        emit(debouncer.reset())
+    run.link = _link_counts(source, run.ended)
     return run
 
 
@@ -161,9 +170,11 @@ def _event_line(event: Event, model: Model, latency_ms: float, t_host: float) ->
     }
 
 
-def _link_counts(source: Source) -> dict[str, Any]:
+def _link_counts(source: Source, ended: bool) -> dict[str, Any]:
+    """The wrist's own counts are final when its stream has ended, and unknown (None) before."""
     counts = asdict(source.stats)
-    declared = counts.pop("declared") or {}
+    declared = (counts.pop("declared") or {}) if ended else {}
+    counts.pop("declared", None)
     return counts | {
         "frames_sent": declared.get("frames_sent"),
         "frames_dropped_by_wrist": declared.get("frames_dropped"),

@@ -228,7 +228,9 @@ def test_flicker_causes_nothing() -> None:
 def test_reset_forgets_the_running_gesture_and_what_was_held() -> None:
     debouncer = Debouncer(RULE, 100)
     assert events(debouncer, ["fist"] * 3 + ["pinch"] * 2) == [(2, "fist", "on")]
-    debouncer.reset()
+    (ended,) = debouncer.reset()
+    assert (ended.gesture, ended.state) == ("fist", "off")
+    assert debouncer.reset() == []
     assert events(debouncer, ["pinch"] * 2) == []
     assert events(debouncer, ["pinch"]) == [(0, "pinch", "on")]
 

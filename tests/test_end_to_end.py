@@ -156,6 +156,27 @@ def test_a_port_that_goes_away_is_waited_for_and_its_gap_counted(
     first, last = gap["first_sample"], gap["first_sample"] + gap["samples"]
     assert all(start + window <= first or start >= last for start in starts)
     assert any(start >= last for start in starts)
+    assert_every_gesture_ends(events)
+
+
+def assert_every_gesture_ends(events: list[dict[str, Any]]) -> None:
+    """On and off of the same gesture in turn, nothing left on at a gap or at the end."""
+    assert len(events) % 2 == 0
+    for on, off in zip(events[::2], events[1::2], strict=True):
+        assert (on["state"], off["state"]) == ("on", "off")
+        assert on["gesture"] == off["gesture"]
+
+
+def test_a_run_that_is_stopped_early_ends_its_gesture_and_claims_no_final_count(
+    package_path: Path, excerpt: Path
+) -> None:
+    url = f"replay://{excerpt}?speed=0"
+    for seconds in (1.5, 2.0, 3.0, 4.5):
+        events: list[dict[str, Any]] = []
+        summary = run_session(package_path, url, events.append, seconds=seconds)
+        assert_every_gesture_ends(events)
+        assert summary["frames_sent"] is None
+        assert summary["frames_received"] > 0
 
 
 def test_calibrate_writes_a_profile_that_run_uses(

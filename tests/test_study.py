@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from embridge.device.errors import ConfigError, RecordingError
 from embridge.device.frontend import channel_statistics, fit_front_end
 from embridge.device.recordings import REST, UNLABELLED, Recording
-from embridge.training.config import PRESETS, Config, DataConfig, load_config
+from embridge.training.config import PRESETS, Config, load_config
 from embridge.training.encoders import PatchEncoder, PoseEmbedder
 from embridge.training.gallery import PoseGallery, build_gallery
-from embridge.training.plan import choose_unseen, split_users
 from embridge.training.study import Study, apply_plan, make_study, read_all
 from embridge.training.windows import WindowSet, balanced_batch, calibration_rows, stretches
 
@@ -110,59 +109,6 @@ def test_users_are_split_in_natural_order_and_disjointly(study: Study) -> None:
     plan = study.plan
     assert (plan.train_users, plan.val_users) == (("s1", "s2", "s10"), ("s11",))
     assert plan.test_users == ("s12", "s20")
-
-
-@given(
-    users=st.integers(0, 40),
-    val_users=st.integers(1, 5),
-    test_users=st.integers(0, 10),
-)
-def test_every_user_is_in_exactly_one_part_or_there_are_too_few(
-    users: int, val_users: int, test_users: int
-) -> None:
-    data = CONFIG.data.model_copy(update={"val_users": val_users, "test_users": test_users})
-    names = [f"u{i}" for i in range(users)]
-    if users <= val_users + max(1, test_users or users // 3):
-        with pytest.raises(ConfigError, match=f"^expected at least .*; got {users}: add"):
-            split_users(data, names)
-        return
-    parts = split_users(data, names)
-    assert [name for part in parts for name in part] == names
-    assert len(parts[0]) >= 1
-    assert len(parts[1]) == val_users
-    assert len(parts[2]) == (test_users or max(1, users // 3))
-
-
-@given(count=st.integers(4, 60), wanted=st.integers(2, 30))
-def test_unseen_gestures_are_spread_and_leave_half_to_train_on(count: int, wanted: int) -> None:
-    gestures = [f"g{i}" for i in range(count)]
-    data = CONFIG.data.model_copy(update={"unseen_gestures": (), "unseen_count": wanted})
-    unseen = choose_unseen(data, gestures)
-    assert len(unseen) == min(wanted, count // 2)
-    steps = np.diff([gestures.index(gesture) for gesture in unseen])
-    assert steps.max() - steps.min() <= 1
-
-
-def test_named_unseen_gestures_are_taken_in_the_order_of_the_recordings() -> None:
-    assert choose_unseen(CONFIG.data, ["horns", "fist", "pinch"]) == ("horns", "pinch")
-
-
-@pytest.mark.parametrize(
-    ("unseen", "gestures", "match"),
-    [
-        ((), ["a", "b", "c"], "expected at least 4 gestures"),
-        ((), [], "expected at least 4 gestures"),
-        (("a", "z"), ["a", "b"], "z not in the recordings; they hold a, b"),
-        (("a", "b"), ["a", "b"], "all gestures are named"),
-    ],
-)
-def test_unseen_gestures_that_cannot_be_left_out_are_refused_in_one_line(
-    unseen: tuple[str, ...], gestures: list[str], match: str
-) -> None:
-    data: DataConfig = CONFIG.data.model_copy(update={"unseen_gestures": unseen})
-    with pytest.raises(ConfigError, match=match) as error:
-        choose_unseen(data, gestures)
-    assert "\n" not in str(error.value)
 
 
 def test_too_few_users_are_refused_in_one_line(recordings: list[Recording]) -> None:
