@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from embridge.benchmarks.latency import Latency, measure
 from embridge.device.manifest import STAGE_FILES
 from embridge.device.package import Package
-from embridge.quantize.stages import open_stage, queries
+from embridge.quantize.stages import HOST_STAGES, open_stage, queries
 from embridge.training.baselines import ridge_to_pose
 from embridge.training.evaluate import Score, TestSet, cosine, predict, zero_shot
 from embridge.training.gallery import build_gallery
@@ -46,8 +46,9 @@ class StageResult:
 def compare_stages(
     package: Package, test: TestSet, *, runs: int, progress: Progress | None = None
 ) -> dict[str, StageResult]:
-    """Evaluate every stage of a package; the others are held against the first, `float`."""
-    k, stages = package.manifest.decision.k, package.manifest.stages
+    """Evaluate every stage of a package that runs here; all are held against the first, `float`."""
+    k = package.manifest.decision.k
+    stages = [stage for stage in package.manifest.stages if stage in HOST_STAGES]
     results: dict[str, StageResult] = {}
     reference: tuple[NDArray[np.generic], NDArray[np.int64]] | None = None
     for number, stage in enumerate(stages):

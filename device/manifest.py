@@ -9,6 +9,8 @@ from embridge.device.decision import DecisionRule
 from embridge.device.frontend import FrontEnd
 
 SCHEMA: Final = 1
+CORTEX_CPUS = ("m4", "m7", "m33", "m55")
+ETHOS_NPUS = ("u55-128", "u55-256", "u65-256", "u85-256")
 STAGE_FILES = {
     "float": "artefacts/float.safetensors",
     "fakequant": "artefacts/fakequant.safetensors",
@@ -16,8 +18,13 @@ STAGE_FILES = {
     "executorch-int8": "artefacts/model_int8.pte",
     "tflite-fp32": "artefacts/model_fp32.tflite",
     "tflite-int8": "artefacts/model_int8.tflite",
+    "onnx-fp32": "artefacts/model_fp32.onnx",
+    "onnx-int8": "artefacts/model_int8.onnx",
+    **{f"cortex-{cpu}": f"artefacts/cortex-{cpu}.pte" for cpu in CORTEX_CPUS},
+    **{f"ethos-{npu}": f"artefacts/ethos-{npu}.tflite" for npu in ETHOS_NPUS},
+    **{f"ethos-{npu}-executorch": f"artefacts/ethos-{npu}.pte" for npu in ETHOS_NPUS},
 }
-INT8_STAGES = ("fakequant", "executorch-int8", "tflite-int8")
+INT8_STAGES = tuple(stage for stage in STAGE_FILES if stage != "float" and "-fp32" not in stage)
 RUNTIME_STAGES = ("executorch-fp32", "executorch-int8", "tflite-fp32", "tflite-int8")
 
 

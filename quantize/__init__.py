@@ -1,7 +1,7 @@
 """Encoders -> int8 artefacts, in one exported graph and with every operator accounted for.
 
     run -> quantizer (calibration, distillation) -> export (one graph) -> passes
-        -> targets (ExecuTorch, TFLite) -> audit (no float operator) -> pack (NAME.embridge)
+        -> targets (one file per backend) -> audit (no float operator) -> pack (NAME.embridge)
 
 layers              brevitas layers for the `watch` encoder; the table of recipes
 settle              values put on the grid that backends compute on, so that codes are equal

@@ -2,27 +2,31 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
-from embridge.device.errors import ConfigError
-from embridge.quantize.audit import AuditRow, audit, require_integer
+from embridge.quantize.audit import AuditRow, require_integer
 from embridge.quantize.export import export_graph
 from embridge.quantize.graph_check import require_quantized
 from embridge.quantize.quantizer import QuantizedEncoder
 from embridge.quantize.silence import quiet
-from embridge.quantize.targets import TARGETS
+from embridge.quantize.targets.table import TARGETS, audit, stages_of
 from embridge.training.study import Progress
 from embridge.training.watch import WatchEncoder
 
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """What one stage runs: the bytes and the operators in them."""
+    """What one stage runs: the bytes, the operators in them, and what the tool chain says of them.
+
+    facts: with units in the keys; figures that a compiler estimates are marked `estimated`
+    """
 
     data: bytes
     audit: tuple[AuditRow, ...]
+    facts: dict[str, Any]
 
 
 def lower_all(
@@ -53,19 +57,9 @@ def lower_stage(stage: str, graph: ExportedProgram) -> Artefact:
     rows = audit(stage, data)
     if target.integer:
         require_integer(stage, rows)
-    return Artefact(data, rows)
-
-
-def stages_of(targets: Iterable[str]) -> list[str]:
-    """Stages that the names of stages and families select, in the table's order, each once."""
-    wanted = set(targets)
-    known = {*TARGETS, *(target.family for target in TARGETS.values())}
-    if not wanted or wanted - known:
-        raise ConfigError(
-            f"expected targets out of {', '.join(sorted(known))}, got "
-            f"{', '.join(sorted(wanted)) or 'none'}; name a stage, or a family for all its stages"
-        )
-    return [stage for stage, target in TARGETS.items() if {stage, target.family} & wanted]
+    with quiet():
+        facts = target.facts(data)
+    return Artefact(data, rows, facts)
 
 
 def export_float_graph(encoder: WatchEncoder) -> ExportedProgram:

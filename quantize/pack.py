@@ -23,7 +23,7 @@ from embridge.quantize.quantizer import (
     quantize_encoder,
     state_for_file,
 )
-from embridge.quantize.stages import open_stage, queries
+from embridge.quantize.stages import HOST_STAGES, open_stage, queries
 from embridge.training.gallery import PoseGallery, build_gallery
 from embridge.training.models import load_models
 from embridge.training.run_folder import RunFolder, git_commit, write_atomic
@@ -94,6 +94,7 @@ def build_package(
     measured = {
         "macs": quantized.float_encoder.shape.macs(),
         "operators": {s: [asdict(row) for row in a.audit] for s, a in artefacts.items()},
+        "facts": {s: a.facts for s, a in artefacts.items()},
     }
     manifest = _manifest(run, study, quantized, rule, path.stem, measured)
     state = state_for_file(quantized)
@@ -192,7 +193,7 @@ def _with_files(manifest: Manifest, files: dict[str, bytes]) -> Manifest:
 
 
 def _golden(package: Package, study: Study, seed: int) -> bytes:
-    """Real windows of the validation users and what every stage makes of them.
+    """Real windows of the validation users and what every stage that runs here makes of them.
 
     windows (N, C, T), labels (N,), and for each stage `query.STAGE` (N, D) and `decision.STAGE`
     (N,), an index into the manifest's labels, -1 when rejected
@@ -202,7 +203,7 @@ def _golden(package: Package, study: Study, seed: int) -> bytes:
     inputs = windows.encoder_input(index, study.plan.front_end, study.profiles)
     arrays: dict[str, NDArray[Any]] = {"windows": inputs, "labels": windows.label[index]}
     names = tuple(package.manifest.labels)
-    for stage in package.manifest.stages:
+    for stage in (s for s in package.manifest.stages if s in HOST_STAGES):
         found = queries(stage, open_stage(package, stage), inputs)
         voter = Voter(package.gallery(stage), package.manifest.decision.k)
         decisions = [decide(voter, names, package.manifest.decision, 0, q).gesture for q in found]

@@ -6,13 +6,15 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 
 from embridge.device.errors import ConfigError
-from embridge.device.manifest import INT8_STAGES, STAGE_FILES
+from embridge.device.manifest import INT8_STAGES, RUNTIME_STAGES, STAGE_FILES
 from embridge.device.package import Package
 from embridge.device.pipeline import open_encoder
 from embridge.device.runtimes import EncoderRuntime
 from embridge.quantize.quantizer import QuantizedEncoder, from_state
 from embridge.training.config import WatchConfig
 from embridge.training.watch import WatchEncoder
+
+HOST_STAGES = ("float", "fakequant", *RUNTIME_STAGES, "onnx-fp32", "onnx-int8")  # run anywhere
 
 
 class TorchEncoder:

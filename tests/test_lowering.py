@@ -15,18 +15,19 @@ from torch import nn
 
 from embridge.device.errors import ConfigError
 from embridge.device.runtimes import EncoderRuntime, open_runtime
-from embridge.quantize.audit import audit, require_integer
+from embridge.quantize.audit import require_integer
 from embridge.quantize.errors import LoweringError
 from embridge.quantize.export import export_graph
 from embridge.quantize.layers import folded_encoder
-from embridge.quantize.lower import lower_all, stages_of
+from embridge.quantize.lower import lower_all
 from embridge.quantize.quantizer import (
     QuantizedEncoder,
     from_state,
     quantize_encoder,
     state_for_file,
 )
-from embridge.quantize.targets import TARGETS, lower_float_tflite
+from embridge.quantize.targets.table import TARGETS, audit, stages_of
+from embridge.quantize.targets.tflite import lower_float
 from embridge.training.watch import FloatLayers, Stage, WatchEncoder, WatchShape
 
 SHAPE = WatchShape(8, 200, 16, Stage(16, 9, 2), (Stage(24, 9, 2), Stage(32, 5, 2)))
@@ -164,7 +165,7 @@ def test_an_operator_that_only_the_backend_keeps_in_float_is_named(copy_of_quant
 
 
 def test_a_tflite_made_without_its_quantization_setting_is_caught(quantized):
-    data = lower_float_tflite(export_graph(quantized.twin))
+    data = lower_float(export_graph(quantized.twin))
     with pytest.raises(LoweringError, match=r"CONV_2D \(float32"):
         require_integer("tflite-int8", audit("tflite-int8", data))
 

@@ -62,7 +62,7 @@ def imported_parts(file: Path) -> set[str]:
 @pytest.mark.parametrize("part", ORDER)
 def test_imports_run_in_one_direction(part: str) -> None:
     allowed = {*ORDER[: ORDER.index(part) + 1]}
-    for file in (ROOT / part).glob("*.py"):
+    for file in (ROOT / part).rglob("*.py"):
         assert imported_parts(file) & set(ORDER) <= allowed, file.name
         assert "cli" not in imported_parts(file), file.name
 
@@ -82,7 +82,7 @@ def test_the_wheel_holds_code_and_data_and_nothing_else(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     for top in TOP:
-        here = {f"embridge/{top}/{file.name}" for file in (ROOT / top).glob("*.py")}
+        here = {f"embridge/{f.relative_to(ROOT)}" for f in (ROOT / top).rglob("*.py")}
         assert here <= set(names)
     wanted = {"embridge/py.typed", "embridge/device/executorch_shim.cpp", "embridge/cli.py"}
     presets = {f"embridge/training/configs/{f.name}" for f in (ROOT / "training/configs").iterdir()}
@@ -94,7 +94,7 @@ def test_no_file_is_too_long_to_read_in_one_sitting() -> None:
     long = [
         file.name
         for top in (*TOP, "src/embridge")
-        for file in (ROOT / top).glob("*.py")
+        for file in (ROOT / top).rglob("*.py")
         if len(file.read_text().splitlines()) > 300
     ]
     assert long == []
