@@ -34,7 +34,7 @@ LIVE_STAGE = "tflite-int8"
 class DemoSize:
     """How much a demo does; the defaults fit its 12 minutes on two cores."""
 
-    recipe: str = "w8a8-qat"
+    recipe: str = "w8a8"
     overrides: tuple[str, ...] = ()
     synthetic_users: int = SYNTHETIC_USERS
     synthetic_seconds: float = 8.0

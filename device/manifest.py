@@ -51,11 +51,40 @@ class InputSpec(_Part):
 
 
 class EmbeddingSpec(_Part):
-    """The embedding: `dim` int8 codes, real = (code - zero_point) * scale."""
+    """The embedding: `dim` int8 codes, real = (code - zero_point) * scale.
+
+    queries: how many such vectors a window gives; the nearest of them counts
+    """
 
     dim: int = Field(gt=0)
+    queries: int = Field(1, gt=0)
     scale: float = Field(gt=0)
     zero_point: int
+
+
+class ParityLimits(_Part):
+    """What `embridge parity` refuses; the graph is the exported one, run by torch.
+
+    *_max_lsb: by how much a code may differ; *_same_top1: least share of equal decisions
+    fakequant_graph_codes_differ_share: of codes that fake quantization and the graph may not share
+    graph_*: an int8 artefact for this machine against the graph, which sums in float
+    backends_*: two such artefacts against each other
+    mcu_*: a Cortex-M or Ethos-U artefact, run by its reference kernels, against any other;
+        CMSIS-NN rounds twice where the others round once
+    cosine_to_float_mean, cosine_to_float_p01: of fake quantization and every int8 artefact
+    float_cosine_min: of every float32 artefact, to the float network
+    """
+
+    fakequant_graph_codes_differ_share: float = Field(0.0, ge=0, le=1)
+    graph_max_lsb: int = Field(2, ge=0)
+    graph_same_top1: float = Field(0.999, ge=0, le=1)
+    backends_max_lsb: int = Field(1, ge=0)
+    backends_same_top1: float = Field(0.999, ge=0, le=1)
+    mcu_max_lsb: int = Field(4, ge=0)
+    mcu_same_top1: float = Field(0.95, ge=0, le=1)
+    cosine_to_float_mean: float = Field(0.999, ge=-1, le=1)
+    cosine_to_float_p01: float = Field(0.995, ge=-1, le=1)
+    float_cosine_min: float = Field(0.9999, ge=-1, le=1)
 
 
 class FileEntry(_Part):
@@ -72,11 +101,13 @@ class Manifest(_Part):
     name: str
     created_by: dict[str, str]
     git: str
+    encoder: Literal["watch", "base"] = "watch"
     config: dict[str, Any]
     input: InputSpec
     front_end: FrontEnd
     embedding: EmbeddingSpec
     decision: DecisionRule
+    parity: ParityLimits = ParityLimits()
     labels: list[str]
     unseen: list[str]
     files: dict[str, FileEntry]

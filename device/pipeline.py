@@ -30,7 +30,7 @@ class Model:
         return "T1" if self.profile else "T0"
 
     def query(self, window: NDArray[np.float32]) -> NDArray[np.generic]:
-        """window: (C, T) encoder input -> (D,) int8 codes or float embedding."""
+        """window: (C, T) encoder input -> int8 codes or float embedding, (D,) or (M, D)."""
         if self.stage in INT8_STAGES:
             return self.runtime.codes(window)
         return self.runtime.embed(window)
@@ -62,6 +62,7 @@ def open_encoder(package: Package, stage: str) -> EncoderRuntime:
         channels=manifest.input.channels,
         window=manifest.input.window,
         embedding_dim=manifest.embedding.dim,
+        queries=manifest.embedding.queries,
         scale=manifest.embedding.scale,
         zero_point=manifest.embedding.zero_point,
     )

@@ -26,20 +26,24 @@ class EncoderRuntime(Protocol):
     def embed(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
         """window: (C, T) float32 -> (D,) float32, dequantized, not of unit length.
 
-        Raises ConfigError for a window of another shape.
+        (M, D) from an encoder with M > 1 queries. Raises ConfigError for a window of another shape.
         """
 
     def codes(self, window: NDArray[np.float32]) -> NDArray[np.int8]:
-        """window: (C, T) float32 -> (D,) int8; ConfigError for a float encoder."""
+        """window: (C, T) float32 -> (D,) or (M, D) int8; ConfigError for a float encoder."""
 
     def close(self) -> None:
         """Free the encoder; it cannot be used afterwards."""
 
 
 class LiteRtEncoder:
-    """A .tflite with an NHWC input (1, 1, T, C), int8 or float32 at both ends."""
+    """A .tflite with an NHWC input (1, 1, T, C), int8 or float32 at each end.
 
-    def __init__(self, model: bytes | Path) -> None:
+    An int8 input asks for an int8 output; where only the output is int8, the network is mixed.
+    queries: M, of D values each, that the output holds
+    """
+
+    def __init__(self, model: bytes | Path, *, queries: int = 1) -> None:
         content = model.read_bytes() if isinstance(model, Path) else model
         try:
             self._interpreter = Interpreter(model_content=content, num_threads=1)
@@ -50,20 +54,21 @@ class LiteRtEncoder:
             ) from error
         (source,) = self._interpreter.get_input_details()
         (sink,) = self._interpreter.get_output_details()
-        if source["dtype"] != sink["dtype"] or source["dtype"] not in (np.int8, np.float32):
+        ends = (source["dtype"], sink["dtype"])
+        if ends not in ((np.int8, np.int8), (np.float32, np.int8), (np.float32, np.float32)):
             raise PackageError(
-                f"the .tflite takes {source['dtype'].__name__} and gives {sink['dtype'].__name__}, "
-                "expected int8 or float32 at both ends; lower it again"
+                f"the .tflite takes {ends[0].__name__} and gives {ends[1].__name__}, "
+                "expected int8 or float32 at both ends, or float32 and int8; lower it again"
             )
         self._source, self._sink = source["index"], sink["index"]
-        self._integer = source["dtype"] == np.int8
+        self._integer, integer_output = (dtype == np.int8 for dtype in ends)
         self._input_scale, self._input_zero_point = source["quantization"]
         scale, zero_point = sink["quantization"]
-        self.embedding_scale = float(scale) if self._integer else None
+        self.embedding_scale = float(scale) if integer_output else None
         self.embedding_zero_point = int(zero_point)
         _, _, window, channels = (int(n) for n in source["shape"])
         self.input_shape = (channels, window)
-        self.embedding_dim = int(np.prod(sink["shape"]))
+        self.embedding_shape = _embedding_shape(int(np.prod(sink["shape"])), queries)
 
     def embed(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
         """window: (C, T) float32 -> (D,) float32."""
@@ -75,7 +80,7 @@ class LiteRtEncoder:
 
     def codes(self, window: NDArray[np.float32]) -> NDArray[np.int8]:
         """window: (C, T) float32 -> (D,) int8."""
-        if not self._integer:
+        if self.embedding_scale is None:
             raise _no_codes()
         return self._run(window).astype(np.int8)
 
@@ -91,8 +96,8 @@ class LiteRtEncoder:
             x = np.clip(codes, INT8.min, INT8.max).astype(np.int8)
         self._interpreter.set_tensor(self._source, np.ascontiguousarray(x))
         self._interpreter.invoke()
-        output: NDArray[np.generic] = self._interpreter.get_tensor(self._sink).ravel()
-        return output
+        output: NDArray[np.generic] = self._interpreter.get_tensor(self._sink)
+        return output.reshape(self.embedding_shape)
 
 
 class ExecutorchEncoder:
@@ -100,10 +105,16 @@ class ExecutorchEncoder:
 
     scale, zero_point: those of the embedding where it is int8 inside, as the manifest gives them;
     the .pte then returns (code - zero point) * scale, from which `codes` takes the codes back.
+    queries: M, of D values each, that the output holds
     """
 
     def __init__(
-        self, model: bytes | Path, *, scale: float | None = None, zero_point: int = 0
+        self,
+        model: bytes | Path,
+        *,
+        queries: int = 1,
+        scale: float | None = None,
+        zero_point: int = 0,
     ) -> None:
         content = model.read_bytes() if isinstance(model, Path) else model
         self._library = load_library()
@@ -117,7 +128,8 @@ class ExecutorchEncoder:
             raise PackageError(f"the .pte has {axes} input axes, expected 4; lower it again")
         _, channels, _, window = sizes
         self.input_shape = (channels, window)
-        self.embedding_dim = self._library.embridge_output_values(self._handle)
+        values = self._library.embridge_output_values(self._handle)
+        self.embedding_shape = _embedding_shape(values, queries)
         self.embedding_scale = scale
         self.embedding_zero_point = zero_point
 
@@ -126,7 +138,7 @@ class ExecutorchEncoder:
         if not self._handle:
             raise ConfigError("the encoder is closed; open it again")
         x = np.ascontiguousarray(_checked(window, self.input_shape))
-        y = np.empty(self.embedding_dim, np.float32)
+        y = np.empty(self.embedding_shape, np.float32)
         status = self._library.embridge_run(
             self._handle, x.ctypes.data, x.size, y.ctypes.data, y.size
         )
@@ -157,29 +169,32 @@ def open_runtime(
     embedding_dim: int,
     scale: float,
     zero_point: int,
+    queries: int = 1,
 ) -> EncoderRuntime:
     """Load the artefact of a stage.
 
-    scale, zero_point: of the int8 embedding. Raises PackageError when the artefact cannot be
+    scale, zero_point: of the int8 embedding; queries: vectors of `embedding_dim` values that a
+    window gives. Raises PackageError when the artefact cannot be
     loaded, or is not what the arguments say, and ConfigError for an unknown stage.
     """
     runtime: LiteRtEncoder | ExecutorchEncoder
     if stage in ("tflite-fp32", "tflite-int8"):
-        runtime = LiteRtEncoder(artefact)
+        runtime = LiteRtEncoder(artefact, queries=queries)
     elif stage == "executorch-fp32":
-        runtime = ExecutorchEncoder(artefact)
+        runtime = ExecutorchEncoder(artefact, queries=queries)
     elif stage == "executorch-int8":
-        runtime = ExecutorchEncoder(artefact, scale=scale, zero_point=zero_point)
+        runtime = ExecutorchEncoder(artefact, queries=queries, scale=scale, zero_point=zero_point)
     else:
         raise ConfigError(
             f"stage {stage!r} does not run here; choose executorch-fp32, executorch-int8, "
             "tflite-fp32 or tflite-int8"
         )
-    got = (*runtime.input_shape, runtime.embedding_dim)
-    if got != (channels, window, embedding_dim):
+    got = (runtime.input_shape, runtime.embedding_shape)
+    expected = ((channels, window), (queries, embedding_dim) if queries > 1 else (embedding_dim,))
+    if got != expected:
         raise PackageError(
-            f"{stage}: the artefact has (C, T, D) = {got}, the manifest says "
-            f"{(channels, window, embedding_dim)}; build the package again"
+            f"{stage}: the artefact takes (C, T) = {got[0]} and gives {got[1]}, the manifest says "
+            f"{expected[0]} and {expected[1]}; build the package again"
         )
     _require_grid(stage, runtime, scale, zero_point)
     return runtime
@@ -208,6 +223,16 @@ def _checked(window: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.
             "cut windows with the package's own configuration"
         )
     return window.astype(np.float32, copy=False)
+
+
+def _embedding_shape(values: int, queries: int) -> tuple[int, ...]:
+    """(D,), or (M, D) for M > 1 queries; PackageError when `values` are no M vectors."""
+    if values % queries:
+        raise PackageError(
+            f"the artefact gives {values} values, expected {queries} query vectors of equal "
+            "length as the manifest says; build the package again"
+        )
+    return (queries, values // queries) if queries > 1 else (values,)
 
 
 def _no_codes() -> ConfigError:

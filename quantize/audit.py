@@ -2,13 +2,15 @@
 
 Tool chains fall back to float without a word, so "int8" is decided here: every operator of an
 integer artefact must read and write integers. Only an artefact with float ends may convert from
-float at its input and to float at its output. The readers of the bytes are the targets' `calls`.
+float at its input and to float at its output. A contract may ask this only of the operators that
+multiply by weights. The readers of the bytes are the targets' `calls`.
 """
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from embridge.quantize.contract import WATCH, WEIGHTED_KERNELS, Contract
 from embridge.quantize.errors import LoweringError
 
 INTEGERS = frozenset(
@@ -91,11 +93,25 @@ def count_rows(calls: Iterable[Call]) -> tuple[AuditRow, ...]:
     return tuple(AuditRow(op, i, o, count, ok) for (op, i, o, ok), count in rows.items())
 
 
-def require_integer(stage: str, rows: tuple[AuditRow, ...]) -> None:
-    """Raise LoweringError, naming them, when any operator computes in float."""
-    floats = [f"{r.count} {r.op} ({r.dtype_in} -> {r.dtype_out})" for r in rows if not r.integer]
+def require_integer(
+    stage: str, rows: tuple[AuditRow, ...], contract: Contract = WATCH, weighted: int = 0
+) -> None:
+    """Raise LoweringError, naming them, when operators compute in float against the contract.
+
+    weighted: how many operators of the graph multiply by weights; fewer of them in the artefact
+    mean that the backend made something else of the others
+    """
+    bound = [row for row in rows if contract.whole or row.op in WEIGHTED_KERNELS]
+    floats = [f"{r.count} {r.op} ({r.dtype_in} -> {r.dtype_out})" for r in bound if not r.integer]
     if floats:
         raise LoweringError(
-            f"{stage}: expected integer operators only, but {'; '.join(floats)} stayed in float; "
+            f"{stage}: expected {contract.promise}, but {'; '.join(floats)} stayed in float; "
             "give each a quantized input and output in the encoder, or take it out of the encoder"
+        )
+    found = sum(row.count for row in bound if row.op in WEIGHTED_KERNELS)
+    if not contract.whole and found < weighted:
+        raise LoweringError(
+            f"{stage}: expected {weighted} integer linears and convolutions as in the graph, got "
+            f"{found}; the backend turned the others into another operator: see the operators of "
+            "the artefact"
         )

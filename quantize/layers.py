@@ -1,12 +1,13 @@
-"""The quantized layers of an encoder, made with brevitas, and the recipes that choose them."""
+"""The quantized layers of an encoder, made with brevitas."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from embridge.quantize.recipes import RECIPES, Recipe
 from embridge.quantize.silence import quiet
-from embridge.training.watch import Layers, WatchEncoder, WatchShape, fold_batch_norm
+from embridge.training.watch import Layers, WatchEncoder, WatchShape
 
 with quiet():  # at import, brevitas warns about an optional package
     import brevitas.nn as qnn
@@ -14,40 +15,23 @@ with quiet():  # at import, brevitas warns about an optional package
     from brevitas.graph.calibrate import calibration_mode
     from brevitas.quant import (
         Int8ActPerTensorFloat,
+        Int8ActPerTensorFloatMSE,
         Int8WeightPerChannelFloat,
         Uint8ActPerTensorFloat,
+        Uint8ActPerTensorFloatMSE,
     )
 
 __all__ = [
     "RECIPES",
+    "KernelRounding",
     "QuantLayers",
     "Recipe",
     "calibration_mode",
+    "conv_names",
     "folded_encoder",
     "qnn",
     "quantized_twin",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How to quantize: bits, the calibration percentile, and the training steps after it.
-
-    percentile: share of |activation| values, in percent, that the range covers (the rest clips)
-    qat_steps: optimiser steps of distillation with fake quantization; 0 = calibration only
-    """
-
-    weight_bits: int = 8
-    act_bits: int = 8
-    percentile: float = 99.999
-    qat_steps: int = 0
-    learning_rate: float = 1e-4
-
-
-RECIPES = {
-    "w8a8": Recipe(),
-    "w8a8-qat": Recipe(qat_steps=200),
-}
 
 
 class KernelRounding(IntQuant):  # type: ignore[misc]
@@ -69,16 +53,23 @@ class QuantLayers:
     Weights are symmetric and per output channel, activations per tensor: unsigned after a ReLU,
     symmetric signed at the input and the embedding. The bias stays float here; each backend
     requantizes it to int32 with scale input x weight.
+
+    weight_bits: of each convolution in the order they are made; the recipe's everywhere when empty
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, weight_bits: tuple[int, ...] = ()) -> None:
         self.recipe = recipe
+        self._bits = iter(weight_bits)
 
     def conv(
         self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1
     ) -> nn.Conv2d:
-        """Conv2d (1, kernel) without padding, with quantized weights and float bias."""
-        return qnn.QuantConv2d(  # type: ignore[no-any-return]
+        """Conv2d (1, kernel) without padding, with quantized weights and float bias.
+
+        Its buffer `weight_bits` lets a saved state say how to rebuild it.
+        """
+        bits = next(self._bits, self.recipe.weight_bits)
+        conv: nn.Conv2d = qnn.QuantConv2d(
             channels_in,
             channels_out,
             (1, kernel),
@@ -86,27 +77,33 @@ class QuantLayers:
             groups=groups,
             bias=True,
             weight_quant=Int8WeightPerChannelFloat,
-            weight_bit_width=self.recipe.weight_bits,
+            weight_bit_width=bits,
             bias_quant=None,
         )
+        conv.register_buffer("weight_bits", torch.tensor(bits))
+        return conv
 
     def relu(self) -> nn.Module:
         """ReLU and an unsigned quantizer."""
+        mse = self.recipe.ranges == "mse"
         return qnn.QuantReLU(  # type: ignore[no-any-return]
-            act_quant=Uint8ActPerTensorFloat,
-            int_quant=KernelRounding,
-            bit_width=self.recipe.act_bits,
-            high_percentile_q=self.recipe.percentile,
+            act_quant=Uint8ActPerTensorFloatMSE if mse else Uint8ActPerTensorFloat,
+            **self._activation(),
         )
 
     def identity(self) -> nn.Module:
         """A symmetric signed quantizer."""
+        mse = self.recipe.ranges == "mse"
         return qnn.QuantIdentity(  # type: ignore[no-any-return]
-            act_quant=Int8ActPerTensorFloat,
-            int_quant=KernelRounding,
-            bit_width=self.recipe.act_bits,
-            high_percentile_q=self.recipe.percentile,
+            act_quant=Int8ActPerTensorFloatMSE if mse else Int8ActPerTensorFloat,
+            **self._activation(),
         )
+
+    def _activation(self) -> dict[str, object]:
+        options = {"int_quant": KernelRounding, "bit_width": self.recipe.act_bits}
+        if self.recipe.ranges == "percentile":
+            options["high_percentile_q"] = self.recipe.percentile
+        return options
 
 
 def folded_encoder(shape: WatchShape, layers: Layers) -> WatchEncoder:
@@ -118,15 +115,26 @@ def folded_encoder(shape: WatchShape, layers: Layers) -> WatchEncoder:
     return encoder.eval()
 
 
-def quantized_twin(encoder: WatchEncoder, recipe: Recipe) -> WatchEncoder:
-    """The same network in brevitas layers, with `encoder`'s batch norm folded into its weights.
+def conv_names(shape: WatchShape) -> list[str]:
+    """Paths of the convolutions in the order that an encoder makes them."""
+    blocks = range(len(shape.blocks))
+    inner = [f"blocks.{i}.{conv}" for i in blocks for conv in ("depthwise", "pointwise")]
+    return ["stem.conv", *inner, "head"]
 
+
+def quantized_twin(
+    float_encoder: WatchEncoder, recipe: Recipe, weight_bits: Mapping[str, int] | None = None
+) -> WatchEncoder:
+    """The same network in brevitas layers; batch norm is folded into its weights already.
+
+    weight_bits: bits of some convolutions, by path; the others take the recipe's
     Its activation ranges are not set yet: see `quantizer.calibrate`.
     """
-    twin = folded_encoder(encoder.shape, QuantLayers(recipe))
-    weights = fold_batch_norm(encoder).state_dict()
+    chosen = weight_bits or {}
+    bits = tuple(chosen.get(name, recipe.weight_bits) for name in conv_names(float_encoder.shape))
+    twin = folded_encoder(float_encoder.shape, QuantLayers(recipe, bits))
     layers = dict(twin.named_modules())
-    for name, value in weights.items():
+    for name, value in float_encoder.state_dict().items():
         module, _, parameter = name.rpartition(".")
         with torch.no_grad():
             getattr(layers[module], parameter).copy_(value)

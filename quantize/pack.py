@@ -13,54 +13,84 @@ from safetensors.torch import load, save
 
 from embridge.device.decision import DecisionRule, Gallery, Voter, decide
 from embridge.device.errors import ConfigError
+from embridge.device.gallery_codes import row_codes
 from embridge.device.manifest import STAGE_FILES, EmbeddingSpec, InputSpec, Manifest
 from embridge.device.package import GALLERY, GOLDEN, Package, read_package, write_npz, write_package
 from embridge.device.recordings import REST
-from embridge.quantize.lower import Artefact
-from embridge.quantize.quantizer import (
-    QuantizedEncoder,
-    from_state,
-    quantize_encoder,
-    state_for_file,
+from embridge.quantize.base_layers import BaseShape
+from embridge.quantize.base_quantizer import (
+    Quantized,
+    base_from_state,
+    encoder_name,
+    quantize_base,
 )
+from embridge.quantize.contract import CONTRACTS, arithmetic
+from embridge.quantize.export import export_graph
+from embridge.quantize.lower import Artefact
+from embridge.quantize.quantizer import from_state, quantize_encoder, state_for_file
 from embridge.quantize.stages import HOST_STAGES, open_stage, queries
-from embridge.training.gallery import PoseGallery, build_gallery
+from embridge.training.gallery import build_gallery
 from embridge.training.models import load_models
 from embridge.training.run_folder import RunFolder, git_commit, write_atomic
 from embridge.training.study import Progress, Study
 from embridge.training.windows import balanced_batch
 
-QUANTIZED = "quantized.safetensors"
-QUANTIZED_INFO = "quantized.json"
+QUANTIZED = {"watch": "quantized", "base": "quantized-base"}  # .safetensors and .json
 CALIBRATION_WINDOWS = 1024
 GOLDEN_WINDOWS = 64
+GALLERY_BITS = 8
 RUNTIMES = ("ai-edge-litert", "executorch")
 
 
 def quantize_run(
-    run: RunFolder, study: Study, recipe: str, progress: Progress | None = None
-) -> QuantizedEncoder:
-    """Quantize a run's `watch` encoder on training windows of both tiers; written into the run."""
-    models = load_models(run)
-    windows = calibration_windows(study, run.config.optim.seed)
-    quantized = quantize_encoder(
-        models.watch, windows, recipe, seed=run.config.optim.seed, progress=progress
-    )
-    write_atomic(run.path / QUANTIZED, save(state_for_file(quantized)))
-    write_atomic(run.path / QUANTIZED_INFO, json.dumps({"recipe": recipe}).encode())
+    run: RunFolder,
+    study: Study,
+    recipe: str,
+    progress: Progress | None = None,
+    encoder: str = "watch",
+) -> Quantized:
+    """Quantize a run's encoder on training windows of both tiers; written into the run."""
+    stem, models, seed = _stem(run, encoder), load_models(run), run.config.optim.seed
+    windows = calibration_windows(study, seed)
+    quantized: Quantized
+    if encoder == "base":
+        quantized = quantize_base(models.base, _base_shape(run), windows, recipe, seed=seed)
+    else:
+        quantized = quantize_encoder(
+            models.watch, windows, recipe, seed=seed, folder=run.path, progress=progress
+        )
+    write_atomic(stem.with_suffix(".safetensors"), save(state_for_file(quantized)))
+    write_atomic(stem.with_suffix(".json"), json.dumps({"recipe": recipe}).encode())
     return quantized
 
 
-def load_quantized(run: RunFolder) -> QuantizedEncoder:
-    """What `quantize_run` wrote; ConfigError when the run is not quantized."""
-    if not (run.path / QUANTIZED).is_file():
+def load_quantized(run: RunFolder, encoder: str = "watch") -> Quantized:
+    """What `quantize_run` wrote; ConfigError when this encoder of the run is not quantized."""
+    stem = _stem(run, encoder)
+    stored = stem.with_suffix(".safetensors")
+    if not stored.is_file():
+        which = "" if encoder == "watch" else f" --encoder {encoder}"
         raise ConfigError(
-            f"{run.path}: not quantized yet; run `embridge quantize {run.path}` first"
+            f"{run.path}: encoder {encoder!r} is not quantized yet; "
+            f"run `embridge quantize {run.path}{which}` first"
         )
-    recipe = json.loads((run.path / QUANTIZED_INFO).read_text())["recipe"]
+    recipe = json.loads(stem.with_suffix(".json").read_text())["recipe"]
+    state = load(stored.read_bytes())
+    if encoder == "base":
+        return base_from_state(_base_shape(run), recipe, state)
     plan, config = run.plan, run.config
     shape = config.watch.shape(plan.channels, plan.window, config.base.dim)
-    return from_state(shape, recipe, load((run.path / QUANTIZED).read_bytes()))
+    return from_state(shape, recipe, state)
+
+
+def _stem(run: RunFolder, encoder: str) -> Path:
+    if encoder not in QUANTIZED:
+        raise ConfigError(f"unknown encoder {encoder!r}; choose one of {', '.join(QUANTIZED)}")
+    return run.path / QUANTIZED[encoder]
+
+
+def _base_shape(run: RunFolder) -> BaseShape:
+    return BaseShape(run.config.base, run.plan.channels, run.plan.window, run.plan.rate_hz)
 
 
 def calibration_windows(study: Study, seed: int) -> NDArray[np.float32]:
@@ -80,19 +110,19 @@ def calibration_windows(study: Study, seed: int) -> NDArray[np.float32]:
 def build_package(
     run: RunFolder,
     study: Study,
-    quantized: QuantizedEncoder,
+    quantized: Quantized,
     artefacts: dict[str, Artefact],
     path: Path,
 ) -> Package:
     """Write NAME.embridge with gallery, decision rule and golden windows, and read it back."""
     models, config, seed = load_models(run), run.config, run.config.optim.seed
     gallery = build_gallery(study, models.pose, config.gallery.per_gesture, seed)
-    codes = gallery_codes(gallery)
+    codes = row_codes(gallery.embeddings, GALLERY_BITS)
     rule = fit_rule(
         study, quantized, Gallery(codes.astype(np.float64), gallery.labels, gallery.names), run
     )
-    measured = {
-        "macs": quantized.float_encoder.shape.macs(),
+    contract = CONTRACTS[encoder_name(quantized)]
+    measured = arithmetic(export_graph(quantized.twin), contract) | {
         "operators": {s: [asdict(row) for row in a.audit] for s, a in artefacts.items()},
         "facts": {s: a.facts for s, a in artefacts.items()},
     }
@@ -114,15 +144,7 @@ def build_package(
     return read_package(path)
 
 
-def gallery_codes(gallery: PoseGallery) -> NDArray[np.int8]:
-    """(G, D) int8, each row scaled to its own largest value: cosine does not see the scale."""
-    largest = np.abs(gallery.embeddings).max(axis=1, keepdims=True)
-    return np.asarray(np.rint(gallery.embeddings / largest * 127), np.int8)
-
-
-def fit_rule(
-    study: Study, quantized: QuantizedEncoder, gallery: Gallery, run: RunFolder
-) -> DecisionRule:
+def fit_rule(study: Study, quantized: Quantized, gallery: Gallery, run: RunFolder) -> DecisionRule:
     """Choose the similarity below which a live window is rejected.
 
     On validation users (seen gestures and rest, tier T1): the threshold that costs
@@ -148,21 +170,23 @@ def fit_rule(
 def _manifest(
     run: RunFolder,
     study: Study,
-    quantized: QuantizedEncoder,
+    quantized: Quantized,
     rule: DecisionRule,
     name: str,
     measured: dict[str, Any],
 ) -> Manifest:
-    plan = study.plan
+    plan, encoder = study.plan, encoder_name(quantized)
+    section = run.config.base if encoder == "base" else run.config.watch
     packages = ("embridge", "torch", "executorch", "brevitas", "litert-torch", "ai-edge-litert")
     versions = {package: metadata.version(package) for package in packages}
     return Manifest(
         name=name,
         created_by=versions | {"python": platform.python_version()},
         git=git_commit(),
+        encoder=encoder,
         config={
             "recipe": quantized.recipe,
-            "watch": run.config.watch.model_dump(mode="json"),
+            encoder: section.model_dump(mode="json"),
             "plan": plan.model_dump(mode="json"),
             "run": run.config.model_dump(mode="json", exclude={"data": {"path"}}),
         },
@@ -176,7 +200,10 @@ def _manifest(
         ),
         front_end=plan.front_end,
         embedding=EmbeddingSpec(
-            dim=run.config.base.dim, scale=quantized.scale, zero_point=quantized.zero_point
+            dim=run.config.base.dim,
+            queries=run.config.base.queries if encoder == "base" else 1,
+            scale=quantized.scale,
+            zero_point=quantized.zero_point,
         ),
         decision=rule,
         labels=list(plan.labels),
@@ -195,8 +222,8 @@ def _with_files(manifest: Manifest, files: dict[str, bytes]) -> Manifest:
 def _golden(package: Package, study: Study, seed: int) -> bytes:
     """Real windows of the validation users and what every stage that runs here makes of them.
 
-    windows (N, C, T), labels (N,), and for each stage `query.STAGE` (N, D) and `decision.STAGE`
-    (N,), an index into the manifest's labels, -1 when rejected
+    windows (N, C, T), labels (N,), and for each stage `query.STAGE` (N, D) or (N, M, D) and
+    `decision.STAGE` (N,), an index into the manifest's labels, -1 when rejected
     """
     windows = study.validation_windows()
     index = balanced_batch(windows, GOLDEN_WINDOWS, np.random.default_rng(seed + 1))

@@ -4,32 +4,34 @@ The embedding space is the product (a pose gallery is searched in it), so both s
 how far embeddings move, never by a classification loss.
 """
 
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from embridge.device.errors import ConfigError
+from embridge.quantize.finetune import BATCH, finetune
 from embridge.quantize.layers import (
-    RECIPES,
     QuantLayers,
-    Recipe,
     calibration_mode,
+    conv_names,
     folded_encoder,
     quantized_twin,
 )
+from embridge.quantize.mixed import choose_bits
+from embridge.quantize.recipes import recipe_of
 from embridge.quantize.settle import act_scale, settle
 from embridge.training.study import Progress
 from embridge.training.watch import FloatLayers, WatchEncoder, WatchShape, fold_batch_norm
 
-BATCH = 64  # windows
-HELD_SHARE = 0.2  # of the calibration windows, kept from fine-tuning to choose its best step
-STEPS_BETWEEN_CHECKS = 20
+MIXED_WINDOWS = 256  # to measure how sensitive each layer is
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,12 @@ class QuantizedEncoder:
     twin: WatchEncoder
     float_encoder: WatchEncoder
     recipe: str
+
+    @property
+    def weight_bits(self) -> dict[str, int]:
+        """Bits of each convolution's weights, by path."""
+        layers = dict(self.twin.named_modules())
+        return {n: int(layers[n].weight_bits) for n in conv_names(self.twin.shape)}
 
     @property
     def scale(self) -> float:
@@ -73,15 +81,17 @@ def quantize_encoder(
     recipe: str,
     *,
     seed: int,
+    folder: Path | None = None,
     progress: Progress | None = None,
 ) -> QuantizedEncoder:
     """Quantize a trained encoder by one of the `RECIPES`.
 
     windows: (N, C, T) float32, normalised as the device will normalise them
-    Raises ConfigError for an unknown recipe and for windows that cannot calibrate.
+    folder: where fine-tuning keeps its checkpoints, so that it can be resumed
+    Raises ConfigError for an unknown recipe and for windows that cannot calibrate, Interrupted
+    when fine-tuning is stopped.
     """
-    if recipe not in RECIPES:
-        raise ConfigError(f"unknown recipe {recipe!r}; choose one of {', '.join(sorted(RECIPES))}")
+    chosen = recipe_of(recipe)
     expected = (encoder.shape.channels, encoder.shape.window)
     if windows.ndim != 3 or windows.shape[1:] != expected:
         raise ConfigError(
@@ -91,13 +101,26 @@ def quantize_encoder(
     order = np.random.default_rng(seed).permutation(len(windows))
     data = torch.from_numpy(np.ascontiguousarray(windows[order], dtype=np.float32))
     float_encoder = fold_batch_norm(encoder)
-    twin = quantized_twin(encoder, RECIPES[recipe])
-    batches = torch.split(data, BATCH) if len(data) else ()
-    calibrate(twin, batches)
-    if RECIPES[recipe].qat_steps:
-        finetune(twin, float_encoder, data, RECIPES[recipe], seed=seed, progress=progress)
+    twin = quantized_twin(float_encoder, chosen)
+    calibrate(twin, torch.split(data, BATCH) if len(data) else ())
+    if chosen.weight_budget is not None:
+        bits = choose_bits(float_encoder, chosen, data[:MIXED_WINDOWS])
+        twin = quantized_twin(float_encoder, chosen, bits)
+        calibrate(twin, torch.split(data, BATCH))
+    if chosen.qat_steps:
+        with _place(folder) as place:
+            finetune(twin, float_encoder, data, chosen, place, seed=seed, progress=progress)
     settle(twin)
     return QuantizedEncoder(twin, float_encoder, recipe)
+
+
+@contextmanager
+def _place(folder: Path | None) -> Iterator[Path]:
+    if folder:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="embridge-") as temporary:
+        yield Path(temporary)
 
 
 def calibrate(twin: WatchEncoder, windows: Iterable[Tensor]) -> None:
@@ -141,74 +164,26 @@ def _pool_unobserved(twin: WatchEncoder) -> Iterator[None]:
         twin.pooled = shared
 
 
-def finetune(
-    twin: WatchEncoder,
-    float_encoder: WatchEncoder,
-    windows: Tensor,
-    recipe: Recipe,
-    *,
-    seed: int,
-    progress: Progress | None = None,
-) -> None:
-    """Train a calibrated `twin`, in place, to give the float encoder's embeddings.
+class TwoForms(Protocol):
+    """A quantized encoder: its fake-quantized and its float form."""
 
-    windows: (N, C, T), the first HELD_SHARE is held out. The state kept is the one with the best
-    mean cosine on the held windows, the calibrated one included. Raises ConfigError when there are
-    too few windows to hold any out.
-    """
-    held_count = int(len(windows) * HELD_SHARE)
-    if held_count < 2:
-        raise ConfigError(
-            f"{len(windows)} windows are too few to fine-tune on, expected at least "
-            f"{int(2 / HELD_SHARE)}; add recordings, or use the recipe w8a8"
-        )
-    held, train = windows[:held_count], windows[held_count:]
-    generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(twin.parameters(), recipe.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.qat_steps)
-    best, kept = mean_cosine(twin, float_encoder, held), _copy_state(twin)
-    for step in range(1, recipe.qat_steps + 1):
-        batch = train[torch.randint(len(train), (BATCH,), generator=generator)]  # B C T
-        with torch.no_grad():
-            target = float_encoder.embed(batch)
-        loss = distillation_loss(twin.train().embed(batch), target)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-        if step % STEPS_BETWEEN_CHECKS == 0 or step == recipe.qat_steps:
-            cosine = mean_cosine(twin.eval(), float_encoder, held)
-            if cosine > best:
-                best, kept = cosine, _copy_state(twin)
-        if progress:
-            progress(step, recipe.qat_steps, f"fine-tune, loss {loss.item():.4f}")
-    twin.load_state_dict(kept)
-    twin.eval()
+    @property
+    def twin(self) -> nn.Module:
+        """Fake-quantized."""
+
+    @property
+    def float_encoder(self) -> nn.Module:
+        """In float32."""
 
 
-def distillation_loss(embedding: Tensor, target: Tensor) -> Tensor:
-    """How far embeddings (B, D) are from `target`: 1 - cosine, plus the mean squared difference
-    of the two matrices of pairwise cosines (relational distillation, Park et al. 2019).
-    """
-    student, teacher = F.normalize(embedding, dim=1), F.normalize(target, dim=1)
-    direct = 1 - (student * teacher).sum(dim=1).mean()
-    return direct + F.mse_loss(student @ student.T, teacher @ teacher.T)
-
-
-def mean_cosine(twin: WatchEncoder, float_encoder: WatchEncoder, windows: Tensor) -> float:
-    """Mean cosine between both embeddings of windows (N, C, T)."""
-    with torch.no_grad():
-        return float(F.cosine_similarity(twin.embed(windows), float_encoder.embed(windows)).mean())
-
-
-def _copy_state(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-
-def state_for_file(encoder: QuantizedEncoder) -> dict[str, Tensor]:
-    """Everything to save, as plain tensors for safetensors; the recipe's name goes beside it."""
+def state_for_file(encoder: TwoForms) -> dict[str, Tensor]:
+    """Both forms as plain tensors for safetensors; the recipe's name goes beside them."""
     parts = {"twin": encoder.twin, "float": encoder.float_encoder}
-    return {f"{p}.{k}": v for p, module in parts.items() for k, v in _copy_state(module).items()}
+    return {
+        f"{part}.{name}": value.detach().clone()  # the pool shares a quantizer: it is there twice
+        for part, module in parts.items()
+        for name, value in module.state_dict().items()
+    }
 
 
 def from_state(shape: WatchShape, recipe: str, state: dict[str, Tensor]) -> QuantizedEncoder:
@@ -216,8 +191,10 @@ def from_state(shape: WatchShape, recipe: str, state: dict[str, Tensor]) -> Quan
 
     Raises ConfigError when the state is of another shape or recipe.
     """
+    stored = [state.get(f"twin.{name}.weight_bits") for name in conv_names(shape)]
+    bits = tuple(int(b) for b in stored if b is not None)
     modules = {
-        "twin": folded_encoder(shape, QuantLayers(RECIPES[recipe])),
+        "twin": folded_encoder(shape, QuantLayers(recipe_of(recipe), bits)),
         "float": folded_encoder(shape, FloatLayers()),
     }
     for part, module in modules.items():

@@ -5,16 +5,21 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load
 
-from embridge.device.errors import ConfigError
+from embridge.device.errors import ConfigError, PackageError
 from embridge.device.manifest import INT8_STAGES, RUNTIME_STAGES, STAGE_FILES
 from embridge.device.package import Package
 from embridge.device.pipeline import open_encoder
 from embridge.device.runtimes import EncoderRuntime
-from embridge.quantize.quantizer import QuantizedEncoder, from_state
-from embridge.training.config import WatchConfig
+from embridge.quantize.base_layers import BaseShape, WindowEncoder
+from embridge.quantize.base_quantizer import Quantized, base_from_state
+from embridge.quantize.export import plain_copy
+from embridge.quantize.onnx_encoder import OnnxEncoder
+from embridge.quantize.quantizer import from_state
+from embridge.training.config import BaseConfig, WatchConfig
 from embridge.training.watch import WatchEncoder
 
-HOST_STAGES = ("float", "fakequant", *RUNTIME_STAGES, "onnx-fp32", "onnx-int8")  # run anywhere
+ONNX_STAGES = ("onnx-fp32", "onnx-int8")
+HOST_STAGES = ("float", "fakequant", *RUNTIME_STAGES, *ONNX_STAGES)  # run anywhere
 
 
 class TorchEncoder:
@@ -23,12 +28,14 @@ class TorchEncoder:
     scale: of the embedding where it is fake-quantized, None in float
     """
 
-    def __init__(self, encoder: WatchEncoder, scale: float | None, zero_point: int) -> None:
+    def __init__(
+        self, encoder: WatchEncoder | WindowEncoder, scale: float | None, zero_point: int
+    ) -> None:
         self._encoder = encoder
         self.embedding_scale, self.embedding_zero_point = scale, zero_point
 
     def embed(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
-        """window: (C, T) float32 -> (D,) float32, dequantized, not of unit length."""
+        """window: (C, T) float32 -> (D,) or (M, D) float32, dequantized, not of unit length."""
         shape = self._encoder.shape
         if window.shape != (shape.channels, shape.window):
             raise ConfigError(
@@ -40,7 +47,7 @@ class TorchEncoder:
             return self._encoder.embed(batch)[0].numpy()
 
     def codes(self, window: NDArray[np.float32]) -> NDArray[np.int8]:
-        """window: (C, T) float32 -> (D,) int8; ConfigError in float."""
+        """window: (C, T) float32 -> (D,) or (M, D) int8; ConfigError in float."""
         if self.embedding_scale is None:
             raise ConfigError("this encoder gives float embeddings, not codes")
         codes = np.rint(self.embed(window) / np.float32(self.embedding_scale))
@@ -58,22 +65,48 @@ def open_stage(package: Package, stage: str) -> EncoderRuntime:
         quantized = quantized_encoder(package)
         if stage == "float":
             return TorchEncoder(quantized.float_encoder, None, 0)
-        return TorchEncoder(quantized.twin, quantized.scale, quantized.zero_point)
+        twin = quantized.twin
+        fast = plain_copy(twin) if isinstance(twin, WindowEncoder) else twin
+        return TorchEncoder(fast, quantized.scale, quantized.zero_point)
+    if stage in ONNX_STAGES:
+        return _open_onnx(package, stage)
     return open_encoder(package, stage)
 
 
-def quantized_encoder(package: Package) -> QuantizedEncoder:
-    """The package's reference networks."""
+def _open_onnx(package: Package, stage: str) -> OnnxEncoder:
     manifest = package.manifest
-    watch = WatchConfig.model_validate(manifest.config["watch"])
-    shape = watch.shape(manifest.input.channels, manifest.input.window, manifest.embedding.dim)
+    scale = manifest.embedding.scale if stage in INT8_STAGES else None
+    encoder = OnnxEncoder(
+        package.artefact(stage), scale=scale, zero_point=manifest.embedding.zero_point
+    )
+    got = (*encoder.input_shape, encoder.embedding_dim)
+    expected = (manifest.input.channels, manifest.input.window, manifest.embedding.dim)
+    if got != expected:
+        raise PackageError(
+            f"{stage}: the artefact has (C, T, D) = {got}, the manifest says {expected}; "
+            "build the package again"
+        )
+    return encoder
+
+
+def quantized_encoder(package: Package) -> Quantized:
+    """The package's reference networks."""
+    manifest, spec = package.manifest, package.manifest.input
     state = load(package.artefact("float")) | load(package.artefact("fakequant"))
-    return from_state(shape, manifest.config["recipe"], state)
+    recipe = manifest.config["recipe"]
+    if manifest.encoder == "base":
+        base = BaseConfig.model_validate(manifest.config["base"])
+        shape = BaseShape(base, spec.channels, spec.window, spec.rate_hz)
+        return base_from_state(shape, recipe, state)
+    watch = WatchConfig.model_validate(manifest.config["watch"])
+    return from_state(
+        watch.shape(spec.channels, spec.window, manifest.embedding.dim), recipe, state
+    )
 
 
 def queries(
     stage: str, runtime: EncoderRuntime, windows: NDArray[np.float32]
 ) -> NDArray[np.generic]:
-    """windows: (N, C, T) -> what is searched with: (N, D) int8 codes, or float embeddings."""
+    """windows: (N, C, T) -> what is searched with: int8 codes or float, (N, D) or (N, M, D)."""
     one = runtime.codes if stage in INT8_STAGES else runtime.embed
     return np.stack([one(window) for window in windows])

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from embridge.device.errors import ConfigError
+from embridge.device.manifest import CORTEX_CPUS, ETHOS_NPUS, STAGE_FILES
 from embridge.device.runtimes import EncoderRuntime, open_runtime
 from embridge.quantize.audit import require_integer
 from embridge.quantize.errors import LoweringError
@@ -176,6 +177,9 @@ def test_a_family_names_its_stages_and_an_unknown_target_is_refused():
         "tflite-fp32",
         "tflite-int8",
     ]
-    assert {target.family for target in TARGETS.values()} == {"executorch", "tflite"}
+    assert stages_of(["onnx", "cortex-m"])[2:] == [f"cortex-{cpu}" for cpu in CORTEX_CPUS]
+    assert stages_of(["ethos-u55-128"]) == ["ethos-u55-128", "ethos-u55-128-executorch"]
+    assert len(stages_of(["ethos-u"])) == 2 * len(ETHOS_NPUS)
+    assert set(TARGETS) == set(STAGE_FILES) - {"float", "fakequant"}
     with pytest.raises(ConfigError, match="got coreml"):
         stages_of(["coreml"])

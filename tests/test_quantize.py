@@ -1,5 +1,8 @@
 """Calibration, fine-tuning, the exported graph and saved states of a small watch encoder."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -9,18 +12,19 @@ from torch import nn
 
 from embridge.device.errors import ConfigError
 from embridge.quantize.export import export_graph
-from embridge.quantize.layers import RECIPES, Recipe, quantized_twin
+from embridge.quantize.finetune import distillation_loss, finetune, mean_cosine
+from embridge.quantize.layers import quantized_twin
+from embridge.quantize.mixed import lost_cosine, one_at_a_time, weight_loss
 from embridge.quantize.passes import QUANTIZE_WEIGHT, fold_weights
 from embridge.quantize.quantizer import (
     QuantizedEncoder,
     calibrate,
-    distillation_loss,
-    finetune,
     from_state,
-    mean_cosine,
     quantize_encoder,
     state_for_file,
 )
+from embridge.quantize.recipes import RECIPES, Recipe
+from embridge.training.trainer import Interrupted
 from embridge.training.watch import Stage, WatchEncoder, WatchShape, fold_batch_norm
 
 SHAPE = WatchShape(8, 200, 16, Stage(16, 9, 2), (Stage(24, 9, 2), Stage(32, 5, 2)))
@@ -98,15 +102,16 @@ def test_the_pool_shares_the_scale_of_its_input_and_does_not_narrow_it(make_wind
     assert 255 * scale > 0.9 * float(x.max())
 
 
-def test_fine_tuning_never_ends_below_calibration(make_windows, encoder):
+def test_fine_tuning_never_ends_below_calibration(make_windows, encoder, tmp_path):
     recipe = Recipe(qat_steps=40, learning_rate=1e-3)
     windows = torch.from_numpy(make_windows(12, 256))
     windows = windows[torch.randperm(256, generator=torch.Generator().manual_seed(0))]
-    reference, twin = fold_batch_norm(encoder), quantized_twin(encoder, recipe)
+    reference = fold_batch_norm(encoder)
+    twin = quantized_twin(reference, recipe)
     calibrate(twin, [windows])
     held = windows[:51]
     before = mean_cosine(twin, reference, held)
-    finetune(twin, reference, windows, recipe, seed=0)
+    finetune(twin, reference, windows, recipe, tmp_path, seed=0)
     assert mean_cosine(twin, reference, held) >= before
 
 
@@ -170,10 +175,78 @@ def test_unusable_calibration_windows_are_refused_in_one_line(
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones(make_windows, encoder):
-    with pytest.raises(ConfigError, match="w8a8, w8a8-qat"):
+    with pytest.raises(ConfigError, match="w4a8-qat, w8a8, "):
         quantize_encoder(encoder, make_windows(1), "w4a4", seed=0)
 
 
 def test_too_few_windows_to_fine_tune_are_refused(make_windows, encoder):
     with pytest.raises(ConfigError, match="too few"):
         quantize_encoder(encoder, make_windows(1, 8), "w8a8-qat", seed=0)
+
+
+def test_four_bit_weights_use_fifteen_levels_and_export_to_the_same_codes(make_windows, encoder):
+    quantized = quantize_encoder(encoder, make_windows(15, 128), "w4a8-qat", seed=0)
+    weights = quantized.twin.stem.conv.quant_weight()
+    levels = torch.unique(torch.round(weights.value / weights.scale))
+    assert levels.abs().max() <= 7
+    assert len(levels) == 15
+    windows = make_windows(16)
+    graph = export_graph(quantized.twin).module()
+    codes = np.rint(run_graph(graph, windows) / np.float32(quantized.scale))
+    assert np.array_equal(codes, quantized.codes(windows))
+
+
+def test_ranges_by_squared_error_keep_the_embedding(make_windows, encoder):
+    quantized = quantize_encoder(encoder, make_windows(17, 128), "w8a8-mse", seed=0)
+    held = torch.from_numpy(make_windows(18))
+    assert mean_cosine(quantized.twin, quantized.float_encoder, held) > 0.999
+
+
+def test_auto_keeps_the_most_sensitive_layers_at_eight_bits_within_its_budget(
+    make_windows, encoder, monkeypatch
+):
+    monkeypatch.setitem(RECIPES, "auto", Recipe(weight_bits=4, weight_budget=0.8))
+    data = make_windows(19, 128)
+    quantized = quantize_encoder(encoder, data, "auto", seed=0)
+    bits = quantized.weight_bits
+    assert set(bits.values()) == {4, 8}
+    layers = dict(quantized.float_encoder.named_modules())
+    size = {name: layers[name].weight.numel() for name in bits}
+    assert sum(bits[n] * size[n] for n in bits) <= 0.8 * sum(8 * size[n] for n in bits)
+    loss = weight_loss(quantized.float_encoder, RECIPES["auto"], torch.from_numpy(data))
+    worst = max(bits, key=lambda name: loss[name] / size[name])
+    assert bits[worst] == 8
+    again = from_state(SHAPE, "auto", state_for_file(quantized))
+    assert again.weight_bits == bits
+    assert np.array_equal(again.codes(data[:16]), quantized.codes(data[:16]))
+
+
+def test_one_quantizer_alone_loses_less_than_all_of_them(make_windows, quantized):
+    windows = torch.from_numpy(make_windows(20))
+    reference = quantized.float_encoder
+    alone = {n: lost_cosine(t, reference, windows) for n, t in one_at_a_time(quantized.twin)}
+    assert len(alone) == 6 + 7  # weights of six convolutions; input, five ReLUs, output
+    everything = lost_cosine(quantized.twin, reference, windows)
+    assert all(0 <= loss < everything for loss in alone.values())
+
+
+def test_interrupted_fine_tuning_goes_on_to_the_same_codes(
+    make_windows, encoder, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(RECIPES, "short", Recipe(qat_steps=120))
+    data = make_windows(21, 128)
+    whole = quantize_encoder(encoder, data, "short", seed=0)
+
+    def stop(done: int, total: int, text: str) -> None:
+        if done == 110:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        quantize_encoder(encoder, data, "short", seed=0, folder=tmp_path, progress=stop)
+    steps = []
+    resumed = quantize_encoder(
+        encoder, data, "short", seed=0, folder=tmp_path, progress=lambda d, t, _: steps.append(d)
+    )
+    assert steps[0] > 100
+    assert np.array_equal(resumed.codes(data), whole.codes(data))
+    assert list(tmp_path.iterdir()) == []

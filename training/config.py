@@ -86,7 +86,13 @@ class LossConfig(_Section):
     clusters: PositiveInt = 64  # N_c
     top_clusters: PositiveInt = 5  # k_c
     tau_soft: PositiveFloat = 0.1  # tau_s
-    length: NonNegativeFloat = 0.1  # weight of the penalty on (|embedding| - 1)^2, `watch` only
+    # `watch` only. Its own temperature: a small one lets embeddings of hard data point away from
+    # every pose, where noise decides between the nearest ones.
+    tau_watch: PositiveFloat = 0.3
+    length: NonNegativeFloat = 0.1  # weight of the penalty on (|embedding| - 1)^2
+    steady: NonNegativeFloat = 100.0  # weight of how far noise moves an embedding
+    input_noise: NonNegativeFloat = 0.05  # that noise: standard deviations of the input
+    act_noise: NonNegativeFloat = 0.04  # and shares of each layer's largest value
 
 
 class OptimConfig(_Section):

@@ -128,7 +128,7 @@ def _interval(windows: WindowSet, right: NDArray[np.bool_], seed: int = 0) -> tu
             cell = (windows.user == user) & (windows.label == label)
             if not cell.any():
                 continue
-            _, trial = np.unique(_units(windows, cell), return_inverse=True)
+            _, trial = np.unique(independent_units(windows, cell), return_inverse=True)
             size = np.bincount(trial)
             good = np.bincount(trial, right[cell])
             times = rng.multinomial(len(size), np.full(len(size), 1 / len(size)), size=RESAMPLES)
@@ -140,7 +140,7 @@ def _interval(windows: WindowSet, right: NDArray[np.bool_], seed: int = 0) -> tu
     return float(low), float(high)
 
 
-def _units(windows: WindowSet, cell: NDArray[np.bool_]) -> NDArray[np.int64]:
+def independent_units(windows: WindowSet, cell: NDArray[np.bool_]) -> NDArray[np.int64]:
     """What counts as independent among one user's windows of one gesture."""
     trial = windows.trial[cell]
     if len(np.unique(trial)) > 1:

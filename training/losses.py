@@ -43,6 +43,14 @@ def cascle(log_q: Tensor, affinity: Tensor) -> Tensor:
     return -(affinity * log_q).sum(dim=1).mean()
 
 
+def unsteadiness(embedding: Tensor, disturbed: Tensor) -> Tensor:
+    """Mean of 1 - cosine between embeddings (B, D) of the same windows, clean and disturbed.
+
+    An encoder that moves little under noise moves little under the rounding of int8 codes.
+    """
+    return 1 - F.cosine_similarity(embedding, disturbed).mean()
+
+
 def match_distillation(
     student_log_q: Tensor, teacher_scores: Tensor, tau: Tensor | float
 ) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from embridge.training import losses as L
 from embridge.training.augment import jitter, rotate
 from embridge.training.config import Config
+from embridge.training.disturb import disturbed_embedding
 from embridge.training.encoders import BaseEncoder, MaskedAutoencoder
 from embridge.training.models import Models, batched, build_models
 from embridge.training.run_folder import BEST, RunFolder, save_weights
@@ -137,32 +138,33 @@ class Recipe:
         """Match the pose and the teacher's view of the whole batch of poses.
 
         Cosine does not see the length of an embedding, but its int8 codes do: one scale serves all
-        windows, so a short embedding would have few levels. `length` keeps them near 1.
+        windows, so a short embedding would have few levels. `length` keeps them near 1, and
+        `unsteady` keeps them where they are when codes are rounded.
         """
+        config, watch = self._config.loss, self._models.watch
         tau = self._align.tau().detach()
         with torch.no_grad():
             v = self._models.pose.eval()(pose)
             queries = self._models.base.eval()(emg)  # B M D
             teacher = torch.einsum("bmd,nd->bmn", queries, v).amax(dim=1)  # B B
-        embedding = self._models.watch.embed(emg)
-        student = F.normalize(embedding, dim=1)
-        log_q = L.log_match(student, v, tau)
+        embedding = watch.embed(emg)
+        log_q = L.log_match(F.normalize(embedding, dim=1), v, config.tau_watch)
         affinity = L.community_affinity(
-            v,
-            self._models.pose.centroids,
-            self._config.loss.top_clusters,
-            self._config.loss.tau_soft,
+            v, self._models.pose.centroids, config.top_clusters, config.tau_soft
         )
         nce, soft = L.info_nce(log_q), L.cascle(log_q, affinity)
         distil = L.match_distillation(log_q, teacher, tau)
         length = (embedding.norm(dim=1) - 1).square().mean()
-        total = nce + self._config.loss.alpha * soft + distil + self._config.loss.length * length
+        moved = disturbed_embedding(watch, emg, config.input_noise, config.act_noise)
+        unsteady = L.unsteadiness(embedding, moved)
+        total = nce + config.alpha * soft + distil
         return {
-            "loss": total,
+            "loss": total + config.length * length + config.steady * unsteady,
             "info_nce": nce,
             "cascle": soft,
             "distil": distil,
             "length": length,
+            "unsteady": unsteady,
         }
 
     def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from embridge.quantize.audit import Call, Value
 from embridge.quantize.errors import LoweringError
 
 Delegates = Mapping[str, Callable[[bytes], Iterator[Call]]]  # delegate's id -> reader of its bytes
+DTYPES = {"byte": "uint8", "char": "int8", "short": "int16", "int": "int32", "long": "int64"}
 
 
 def read_program(artefact: bytes) -> tuple[Any, Any]:
@@ -50,8 +51,13 @@ def _kernel_call(plan: Any, call: Any) -> Call:
     from executorch.exir.schema import Tensor
 
     tensors = [
-        Value(plan.values[i].val.scalar_type.name.lower(), i in (*plan.inputs, *plan.outputs))
+        Value(_dtype(plan.values[i].val), i in (*plan.inputs, *plan.outputs))
         for i in call.args
         if isinstance(plan.values[i].val, Tensor)
     ]
     return Call(plan.operators[call.op_index].name, tensors[:-1], tensors[-1:])
+
+
+def _dtype(tensor: Any) -> str:
+    name: str = tensor.scalar_type.name.lower()
+    return DTYPES.get(name, name)

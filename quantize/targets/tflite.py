@@ -40,7 +40,7 @@ def _litert(graph: ExportedProgram, **options: object) -> bytes:
 
 
 def calls(artefact: bytes) -> Iterator[Call]:
-    """The operators of a .tflite with the types of its tensors."""
+    """The operators of a .tflite with the types of its tensors; a custom one by its own name."""
     from ai_edge_litert import schema_py_generated as schema
 
     ops = {code: name for name, code in vars(schema.BuiltinOperator).items()}
@@ -58,7 +58,8 @@ def calls(artefact: bytes) -> Iterator[Call]:
 
         for call in graph.operators:
             code = model.operatorCodes[call.opcodeIndex]
-            op = ops[max(code.builtinCode, code.deprecatedBuiltinCode)]
+            name = ops[max(code.builtinCode, code.deprecatedBuiltinCode)]
+            op = code.customCode.decode() if code.customCode else name
             yield Call(op, values(call.inputs), values(call.outputs))
 
 

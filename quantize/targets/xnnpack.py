@@ -43,7 +43,7 @@ def facts(artefact: bytes) -> dict[str, Any]:
 
 
 def _xnnpack_calls(payload: bytes) -> Iterator[Call]:
-    graph = _xnnpack_graph(payload)
+    graph = payload_graph(payload)
     values = {}
     for value in graph["xvalues"]:
         tensor = value["xvalue_union"].get("tensor_value", value["xvalue_union"])
@@ -62,7 +62,7 @@ def _xnnpack_calls(payload: bytes) -> Iterator[Call]:
         )
 
 
-def _xnnpack_graph(payload: bytes) -> Any:
+def payload_graph(payload: bytes) -> Any:
     """The delegate's flatbuffer as JSON; ExecuTorch ships its schema and the flatc to read it."""
     from executorch.backends.xnnpack import serialization
     from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader

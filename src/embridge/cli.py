@@ -29,6 +29,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DataPath = Annotated[Path, typer.Option("--data", help="Folder or file of recordings.")]
 Tier = Annotated[str, typer.Option(help="T0: no user profile; T1: profile from unlabelled EMG.")]
 Package = Annotated[Path, typer.Argument(help="Model package, NAME.embridge.")]
+Encoder = Annotated[str, typer.Option(help="watch, or base for Linux-class boards.")]
 SourceUrl = Annotated[
     str, typer.Option("--source", help="serial:///dev/ttyACM0, socket://HOST:PORT, replay://FILE")
 ]
@@ -100,9 +101,9 @@ def demo(
 
     folder = out or Path("runs") / (f"demo-{data.resolve().name}" if data else "demo")
     with reporting() as progress:
-        report = job.demo(folder, data, progress=progress, log=_log)
+        report = job.demo(folder, data, progress=progress, log=log)
     show(report, json_, lambda: markdown(report))
-    _log(f"written: {folder / 'report.md'}, {folder / 'report.json'}")
+    log(f"written: {folder / 'report.md'}, {folder / 'report.json'}")
 
 
 @app.command()
@@ -139,7 +140,7 @@ def eval_(
     need_host("eval")
     from embridge.benchmarks.evaluation import evaluate
 
-    result = evaluate(target, data, stage, _tier(tier), limit)
+    result = evaluate(target, data, stage, checked_tier(tier), limit)
     if dump:
         result.dump(dump)
     show(result.json(), json_, result.text)
@@ -148,17 +149,20 @@ def eval_(
 @app.command()
 def quantize(
     run: Annotated[Path, typer.Argument(help="Folder of a trained run.")],
-    recipe: Annotated[str, typer.Option(help="w8a8 (calibration only) or w8a8-qat.")] = "w8a8",
+    recipe: Annotated[
+        str, typer.Option(help="w8a8, w8a8-mse (calibration), w8a8-qat, w4a8-qat, auto (mixed).")
+    ] = "w8a8",
     qat: Annotated[bool, typer.Option("--qat", help="Short for the recipe's -qat form.")] = False,
+    encoder: Encoder = "watch",
     json_: Json = False,
 ) -> None:
-    """Quantize a run's `watch` encoder to int8."""
+    """Quantize a run's encoder to int8; stopped fine-tuning goes on when called again."""
     need_host("quantize")
     from embridge.quantize.run import quantize_folder
 
     with reporting() as progress:
         result = quantize_folder(
-            run, f"{recipe.removesuffix('-qat')}-qat" if qat else recipe, progress
+            run, f"{recipe.removesuffix('-qat')}-qat" if qat else recipe, progress, encoder
         )
     show(
         result, json_, lambda: f"{result['recipe']}: cosine to float {result['cosine']['mean']:.5f}"
@@ -169,9 +173,11 @@ def quantize(
 def lower(
     run: Annotated[Path, typer.Argument(help="Folder of a quantized run.")],
     to: Annotated[
-        str, typer.Option(help="Comma-separated: executorch, tflite.")
+        str,
+        typer.Option(help="Comma-separated: executorch, tflite, onnx, ethos-u, cortex-m, a stage."),
     ] = "executorch,tflite",
     output: Annotated[Path | None, typer.Option("-o", help="NAME.embridge")] = None,
+    encoder: Encoder = "watch",
     json_: Json = False,
 ) -> None:
     """Lower a quantized run to a model package; fails when a float operator remains."""
@@ -179,7 +185,7 @@ def lower(
     from embridge.quantize.run import lower_folder
 
     with reporting() as progress:
-        result = lower_folder(run, to.split(","), output, progress)
+        result = lower_folder(run, to.split(","), output, progress, encoder)
     show(result, json_, lambda: f"{result['package']}  sha256 {result['sha256']}")
 
 
@@ -247,11 +253,11 @@ def run(
         stage=stage,
         decisions=decisions,
         seconds=seconds,
-        log=_log,
+        log=log,
     )
     if json_:
         emit({"v": 1, "summary": summary})
-    _log(_session_line(summary))
+    log(_session_line(summary))
 
 
 def _session_line(summary: dict[str, Any]) -> str:
@@ -263,19 +269,24 @@ def _session_line(summary: dict[str, Any]) -> str:
     )
 
 
-def _tier(text: str) -> str:
+def checked_tier(text: str) -> str:
+    """T0 or T1; EmbridgeError for anything else."""
     if text not in ("T0", "T1"):
         raise EmbridgeError(f"--tier {text}: expected T0 or T1")
     return text
 
 
-def _log(text: str) -> None:
+def log(text: str) -> None:
+    """One line on stderr."""
     print(f"embridge: {text}", file=sys.stderr, flush=True)
 
 
 def _register() -> None:
-    from embridge import cli_data
+    from embridge import cli_data, cli_prove
 
+    app.command("parity")(cli_prove.parity)
+    app.command("audit")(cli_prove.audit)
+    app.add_typer(cli_prove.bench, name="bench")
     app.add_typer(cli_data.app, name="data")
     app.command("wrist")(cli_data.wrist)
 
