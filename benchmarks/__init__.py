@@ -1,9 +1,12 @@
-"""What proves it: every stage on the same windows, latency, the live stream against offline.
+"""What proves it: every stage on the same windows, speed, the live stream against offline.
 
-accuracy    all stages of a package, with reference rows
-evaluation  `embridge eval`: one stage of a run or package
-latency     one window, one thread, this machine
-live_check  a virtual wrist in its own process, read through a port
-report      JSON and Markdown
-demo        the main job end to end
+parity        `embridge parity`: float -> fake quantization -> graph -> each artefact
+  parity_windows, parity_stages, parity_pairs, parity_report; first_divergence: the layer where two
+  stages part (artefact_cuts, xnnpack_cut: an artefact cut after each layer)
+kept          `embridge bench accuracy`: what int8 and a compressed gallery keep; kept_report
+sensitivity   `embridge bench sensitivity`: what each layer's quantizer alone costs
+speed         `embridge bench latency`: all runtimes side by side (contestants, latency)
+npu           `embridge bench npu`: compilers' estimates
+evaluation    `embridge eval`: one stage of a run or package
+accuracy, live_check, report, demo   the main job end to end
 """

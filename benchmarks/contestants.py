@@ -111,7 +111,7 @@ def _litert_network(artefact: bytes, windows: Windows) -> Callable[[int], NDArra
     inputs = np.ascontiguousarray(values, source["dtype"])
 
     def network(i: int) -> NDArray[Any]:
-        interpreter.set_tensor(source["index"], inputs[i % len(inputs)][None])
+        interpreter.set_tensor(source["index"], inputs[i % len(inputs)])
         interpreter.invoke()
         output: NDArray[Any] = interpreter.get_tensor(sink["index"])
         return output

@@ -3,6 +3,7 @@
     samples -> frontend (filters, normalisation) -> windows -> runtimes (int8 encoder)
             -> decision (nearest poses, rejection, debouncing) -> events
 
+gallery_codes       galleries at 8, 4 and 1 bit, and as prototypes
 recordings          one view on every kind of recording; emg2pose, ninapro: the formats
 data_check          what a folder of recordings holds, and what is wrong with it
 frontend, windows   from samples to encoder input: also what training uses

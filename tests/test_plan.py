@@ -65,3 +65,13 @@ def test_unseen_gestures_that_cannot_be_left_out_are_refused_in_one_line(
     with pytest.raises(ConfigError, match=match) as error:
         choose_unseen(data, gestures)
     assert "\n" not in str(error.value)
+
+
+def test_three_rotations_test_every_user_once_and_never_train_on_them() -> None:
+    names = [f"s{n}" for n in range(1, 12)]
+    tested = []
+    for rotation in range(3):
+        train, val, test = split_users(DATA.model_copy(update={"user_rotation": rotation}), names)
+        assert sorted([*train, *val, *test]) == sorted(names)
+        tested += test
+    assert sorted(tested) == sorted(names)

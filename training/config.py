@@ -39,7 +39,8 @@ class DataConfig(_Section):
     unseen_gestures: tuple[str, ...] = ()  # left out of training; chosen evenly when empty
     unseen_count: int = Field(4, ge=2)
     val_users: int = Field(1, ge=1)
-    test_users: int = Field(0, ge=0)  # 0: a third of the users
+    test_users: int = Field(0, ge=0)  # the last so many; 0: a third of the users
+    user_rotation: Literal[0, 1, 2] | None = None  # test every third user instead, from this one on
     pose_scaling: Literal["auto", "global", "user"] = "auto"  # auto: per user for raw gloves
 
 

@@ -55,8 +55,16 @@ def samples(duration_ms: float, rate_hz: float) -> int:
 def split_users(
     data: DataConfig, users: list[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Training, validation and test users, in natural order, the last ones for the test."""
+    """Training, validation and test users, in natural order.
+
+    The last ones are for the test, or every third one in a rotation: the three of them together
+    test everybody once.
+    """
     test_count = data.test_users or max(1, len(users) // 3)
+    if data.user_rotation is not None:
+        tested = users[data.user_rotation :: 3]
+        users = [*(user for user in users if user not in tested), *tested]
+        test_count = len(tested)
     train_count = len(users) - data.val_users - test_count
     if train_count < 1:
         raise ConfigError(
