@@ -6,13 +6,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: venv demo test test-all lint
+OLD_TFLITE := .venv-tflite
+
+.PHONY: venv venv-tflite demo test test-all lint
 
 venv: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[host,arm,onnx,dev]'
+	touch $@
+
+# The last tflite-runtime, which boards still have; it needs an older numpy than all else.
+venv-tflite: $(OLD_TFLITE)/.ready
+
+$(OLD_TFLITE)/.ready: Makefile
+	$(PYTHON) -m venv $(OLD_TFLITE)
+	$(OLD_TFLITE)/bin/pip install --quiet --disable-pip-version-check \
+		tflite-runtime==2.14.0 numpy==1.26.4
 	touch $@
 
 demo: venv

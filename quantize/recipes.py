@@ -30,7 +30,7 @@ class Recipe:
 RECIPES = {
     "w8a8": Recipe(),
     "w8a8-mse": Recipe(ranges="mse"),
-    "w8a8-qat": Recipe(qat_steps=200),
+    "w8a8-qat": Recipe(ranges="mse", qat_steps=200),
     "w4a8-qat": Recipe(weight_bits=4, qat_steps=300, learning_rate=3e-4),
     "auto": Recipe(weight_bits=4, qat_steps=300, learning_rate=3e-4, weight_budget=0.7),
 }

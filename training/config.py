@@ -88,10 +88,11 @@ class LossConfig(_Section):
     top_clusters: PositiveInt = 5  # k_c
     tau_soft: PositiveFloat = 0.1  # tau_s
     # `watch` only. Its own temperature: a small one lets embeddings of hard data point away from
-    # every pose, where noise decides between the nearest ones.
-    tau_watch: PositiveFloat = 0.3
+    # every pose, where noise decides between the nearest ones; a large one pulls them to the poses
+    # of seen gestures.
+    tau_watch: PositiveFloat = 0.15
     length: NonNegativeFloat = 0.1  # weight of the penalty on (|embedding| - 1)^2
-    steady: NonNegativeFloat = 100.0  # weight of how far noise moves an embedding
+    steady: NonNegativeFloat = 30.0  # weight of how far noise moves an embedding
     input_noise: NonNegativeFloat = 0.05  # that noise: standard deviations of the input
     act_noise: NonNegativeFloat = 0.04  # and shares of each layer's largest value
 
