@@ -121,9 +121,9 @@ def _verdicts(score: dict[str, Any], same: float) -> dict[str, Any]:
     low, high = score["ci95_points"]
     return {
         "ci95_points": {
-            "limit": {"lower_end_points": LOSS_LIMIT_POINTS, "contains_points": 0.0},
+            "limit": {"lower_end_points": LOSS_LIMIT_POINTS, "upper_end_points": 0.0},
             "value": [low, high],
-            "passed": low <= 0 <= high and low >= LOSS_LIMIT_POINTS,
+            "passed": high >= 0 and low >= LOSS_LIMIT_POINTS,
         },
         "same_decision": {"limit": SAME_LIMIT, "value": same, "passed": same >= SAME_LIMIT},
     }
@@ -147,7 +147,7 @@ def text(report: dict[str, Any]) -> str:
         *(f"{p['file']}  sha256 {p['sha256']}  {p['recipe']}" for p in report["packages"]),
         "accuracy: mean over users of balanced accuracy. difference: to the first row, in "
         "percentage points, [95 % over users] and {over users and trials}.",
-        f"loss: ok when [] holds 0 and begins at {LOSS_LIMIT_POINTS} or above. "
+        f"loss: ok when [] begins at {LOSS_LIMIT_POINTS} or above and does not end below 0. "
         f"same: share of windows with the first row's decision, ok from {SAME_LIMIT}.",
     ]
     if len(users) < FEW_USERS:

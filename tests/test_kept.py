@@ -252,7 +252,7 @@ def test_verdicts_hold_values_against_limits(report: dict[str, Any]) -> None:
         for score, verdict in row["verdicts"].items():
             low, high = verdict["ci95_points"]["value"]
             assert [low, high] == row["scores"][score]["ci95_points"]
-            assert verdict["ci95_points"]["passed"] == (-0.5 <= low <= 0 <= high)
+            assert verdict["ci95_points"]["passed"] == (low >= -0.5 and high >= 0)
             same = verdict["same_decision"]
             assert same["passed"] == (same["value"] >= same["limit"] == 0.98)
     assert all(v["passed"] for of in report["rows"][0]["verdicts"].values() for v in of.values())

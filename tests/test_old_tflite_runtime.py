@@ -86,7 +86,6 @@ def test_int8_codes_are_those_of_litert_and_of_fake_quantization_within_two(
     for codes in (np.stack([litert.codes(w) for w in windows]), quantized.codes(windows)):
         differ = np.abs(old - codes)
         assert differ.max() <= 2
-        assert np.mean(differ != 0) < 0.5
+        assert np.mean(differ != 0) < 0.4  # observed 0.23
         norms = np.linalg.norm(old, axis=1) * np.linalg.norm(codes.astype(float), axis=1)
         assert ((old * codes).sum(axis=1) / norms).min() > 0.999
-        print("share", np.mean(differ != 0), differ.max(), ((old * codes).sum(axis=1) / norms).min())

@@ -209,7 +209,7 @@ class _Writer:
         defaults: list[Any] = [None, [1, 1], [0, 0], [1, 1], 1]  # bias .. groups
         args: list[Any] = list(node.args)
         x, weight, bias, stride, padding, dilation, groups = args + defaults[len(args) - 2 :]
-        if weight.target is DEQUANTIZE_WEIGHT and bias is not None:
+        if (x.target, weight.target) == (DEQUANTIZE, DEQUANTIZE_WEIGHT) and bias is not None:
             bias = self._bias(node, bias, x.args[1] * self._stored[weight.args[1].name])
         operands = [x, weight, *([] if bias is None else [bias])]
         attributes = {"strides": stride, "pads": [*padding, *padding], "dilations": dilation}
