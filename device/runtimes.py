@@ -5,7 +5,7 @@ Every runtime uses one thread, takes one window and gives the same numbers for t
 
 import ctypes
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -101,10 +101,11 @@ class LiteRtEncoder:
         return codes.astype(np.int8)
 
     def _run(self, window: NDArray[np.float32]) -> NDArray[np.generic]:
-        x = _checked(window, self.input_shape).T[None, None]  # 1 1 T C
+        x: NDArray[Any] = _checked(window, self.input_shape)
         if self._integer:
-            x = self._quantized(window).T[None, None]
-        self._interpreter.set_tensor(self._source, np.ascontiguousarray(x))
+            x = self._quantized(x)
+        time_major = np.ascontiguousarray(x.T)[None, None]  # 1 1 T C
+        self._interpreter.set_tensor(self._source, time_major)
         self._interpreter.invoke()
         output: NDArray[np.generic] = self._interpreter.get_tensor(self._sink)
         return output.reshape(self.embedding_shape)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from embridge.device.errors import ConfigError
-from embridge.device.manifest import STAGE_FILES
+from embridge.device.manifest import RUNTIME_STAGES, STAGE_FILES
 from embridge.device.package import Package, read_package
 from embridge.quantize.audit import require_integer
 from embridge.quantize.contract import CONTRACTS, weighted_count
@@ -15,8 +15,6 @@ from embridge.quantize.export import export_graph
 from embridge.quantize.kernels import require_integer_kernels, run_kernels
 from embridge.quantize.stages import quantized_encoder
 from embridge.quantize.targets.table import TARGETS, audit
-
-TOLD_BY_RUNTIME = ("executorch-fp32", "executorch-int8", "tflite-fp32", "tflite-int8")
 
 
 def inspect_package(path: Path, stages: Sequence[str] = (), *, run: bool = False) -> dict[str, Any]:
@@ -62,7 +60,7 @@ def _inspect(
         "facts": package.manifest.results["facts"].get(stage, {}),
         "operators": [asdict(row) for row in rows],
     }
-    if run and stage in TOLD_BY_RUNTIME:
+    if run and stage in RUNTIME_STAGES:
         kernels = run_kernels(stage, artefact, package.golden()["windows"][0])
         found["kernels"] = [asdict(kernel) for kernel in kernels]
         if contract.whole:

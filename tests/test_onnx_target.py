@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from embridge.device.errors import ConfigError, PackageError
+from embridge.device.manifest import STAGE_FILES
+from embridge.device.package import read_package, write_package
 from embridge.quantize.audit import require_integer
 from embridge.quantize.errors import LoweringError
 from embridge.quantize.export import export_graph
@@ -25,6 +27,7 @@ from embridge.quantize.quantizer import (
     quantize_encoder,
     state_for_file,
 )
+from embridge.quantize.stages import open_stage, quantized_encoder
 from embridge.quantize.targets.onnx import lower
 from embridge.quantize.targets.table import audit
 from embridge.training.watch import FloatLayers, WatchEncoder
@@ -57,7 +60,7 @@ def test_int8_codes_are_those_of_fake_quantization_within_one(make_windows, quan
     codes = np.stack([encoder.codes(window) for window in windows]).astype(np.int64)
     differ = codes - quantized.codes(windows)
     assert np.abs(differ).max() <= 1
-    assert np.mean(differ != 0) < 0.01  # observed
+    assert np.mean(differ != 0) < 0.01  # observed 0.0024
 
 
 def test_the_float_model_agrees_with_torch(make_windows, quantized, artefacts):
@@ -166,3 +169,33 @@ def test_damaged_bytes_are_refused_in_one_line(artefacts):
     with pytest.raises(PackageError, match="ONNX Runtime cannot load") as caught:
         OnnxEncoder(artefacts["onnx-int8"].data[:1000])
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def package(made, tmp_path):
+    """The package of a demo with ONNX models in it, written with changes of its embedding."""
+    plain = read_package(made / "raw.embridge")
+    artefacts = lower_all(quantized_encoder(plain), ["onnx"])
+    models = {STAGE_FILES[stage]: artefact.data for stage, artefact in artefacts.items()}
+
+    def write(**changes):
+        embedding = plain.manifest.embedding.model_copy(update=changes)
+        manifest = plain.manifest.model_copy(update={"embedding": embedding})
+        write_package(tmp_path / "onnx.embridge", manifest, {**plain.files, **models})
+        return read_package(tmp_path / "onnx.embridge")
+
+    return write
+
+
+def test_a_package_opens_its_onnx_stages(package):
+    opened = package()
+    golden = opened.golden()
+    codes = np.stack([open_stage(opened, "onnx-int8").codes(w) for w in golden["windows"]])
+    assert np.abs(codes.astype(np.int64) - golden["query.fakequant"]).max() <= 1
+    embeddings = np.stack([open_stage(opened, "onnx-fp32").embed(w) for w in golden["windows"]])
+    assert np.allclose(embeddings, golden["query.float"], atol=1e-4)
+
+
+def test_an_artefact_of_another_size_than_the_manifest_says_is_refused(package):
+    with pytest.raises(PackageError, match=r"onnx-fp32: the artefact has \(C, T, D\) = .*, the ma"):
+        open_stage(package(dim=7), "onnx-fp32")
