@@ -28,6 +28,7 @@ INSIDE: dict[str, Callable[[bytes, NDArray[np.float32]], list[LayerValues]]] = {
     "tflite-fp32": litert_values,
     "tflite-int8": litert_values,
 }
+ROUNDING_SHARE = 0.01  # of codes that ties in float32 sums may move by 1
 SAME_COSINE = 0.999999  # of float values that differ by rounding alone
 
 
@@ -65,13 +66,21 @@ class LayerRow:
             return not self.cosine_min >= SAME_COSINE
         return self.codes_differ > 0 or not self.same_grid
 
+    @property
+    def beyond_rounding(self) -> bool:
+        """Differs by more than what sums in float32 may move at a tie."""
+        if self.codes_differ is None or self.max_lsb is None:
+            return self.differs
+        return self.max_lsb > 1 or self.codes_differ > ROUNDING_SHARE or not self.same_grid
+
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
     """What a walk over all layers found.
 
-    layer: the first that differs ("first that differs"); between float and int8, where every layer
-    does, the one that adds the largest angle ("largest loss"); None when none differs
+    layer: the first that differs by more than rounding ("first beyond rounding"), or else at all
+    ("first that differs"); between float and int8, where every layer does, the one that adds the
+    largest angle ("largest loss"); None when none differs
     """
 
     layer: LayerRow | None
@@ -123,7 +132,9 @@ def diverge(layers: list[Layer], a: list[LayerValues], b: list[LayerValues]) -> 
         worst = int(added.argmax())
         return Divergence(table[worst], "largest loss", float(added[worst]), windows, table)
     first = next((row for row in table if row.differs), None)
-    return Divergence(first, "first that differs", None, windows, table)
+    beyond = next((row for row in table if row.beyond_rounding), None)
+    criterion = "first beyond rounding" if beyond else "first that differs"
+    return Divergence(beyond or first, criterion, None, windows, table)
 
 
 def compare_layer(layer: Layer, a: LayerValues, b: LayerValues) -> LayerRow:

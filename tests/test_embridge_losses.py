@@ -15,6 +15,7 @@ from embridge.training.losses import (
     info_nce,
     log_match,
     match_distillation,
+    unsteadiness,
 )
 
 UNIT = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])  # three poses in the plane
@@ -121,3 +122,10 @@ def test_distillation_is_the_kullback_leibler_divergence_per_window() -> None:
     second = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
     expected = (first + second) / 2
     assert float(match_distillation(student, teacher, 1.0)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_unsteadiness_is_the_mean_of_one_minus_cosine() -> None:
+    clean = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    assert float(unsteadiness(clean, 3 * clean)) == pytest.approx(0, abs=1e-6)
+    turned = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
+    assert float(unsteadiness(clean, turned)) == pytest.approx(0.5, abs=1e-6)

@@ -129,7 +129,7 @@ def test_a_layer_with_another_scale_is_named(
         inside({stage: data}, stage, windows),
     )
     assert found.layer is not None
-    assert (found.layer.layer, found.criterion) == (name, "first that differs")
+    assert (found.layer.layer, found.criterion) == (name, "first beyond rounding")
     assert found.layer.same_grid is False
 
 

@@ -125,8 +125,9 @@ def test_an_artefact_with_another_scale_fails_and_names_the_layer(
     found = pair_of(result, "graph", "tflite-int8")["first_diverging_layer"]
     assert found["layer"] == layer
     before = [row for row in found["table"] if row["layer"] in ("input", "blocks.0.depthwise")]
-    assert [(row["codes_differ"], row["same_grid"]) for row in before] == [(0, True)] * 2
-    assert not [line for line in result["failures"] if "executorch" in line]
+    assert all(row["same_grid"] for row in before)
+    assert all(row["codes_differ"] < 0.001 for row in before)  # a tie in a float32 sum, at most
+    assert not [line for line in result["failures"] if line.startswith("graph -> executorch")]
     assert text(result).splitlines()[-1] == result["failures"][-1]
 
 
@@ -166,7 +167,7 @@ def test_a_pte_with_swapped_weights_fails_in_int8_and_in_float(
         )
     both = pair_of(result, "executorch-int8", "tflite-int8")
     assert both["codes_differ"]["max_lsb"] > 1
-    assert both["first_diverging_layer"] is None  # within no limit of its own, and not asked for
+    assert both["first_diverging_layer"]["layer"] == "blocks.1.pointwise"
 
 
 def test_a_slow_stage_sees_few_windows_and_one_that_cannot_be_read_says_so(

@@ -1,4 +1,4 @@
-"""Noise in every place where int8 codes will round: the input and each ReLU of `watch`."""
+"""Noise in every place where int8 codes will round: input, each ReLU, the pool, the embedding."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,17 +15,20 @@ def disturbed_embedding(
     """windows: (B, C, T) -> (B, D) under pseudo quantization noise (NIPQ, Shin et al. 2023).
 
     input_noise: standard deviation of white noise on the input, in the input's unit
-    act_noise: width of uniform noise after each ReLU, as a share of that layer's largest value
+    act_noise: width of uniform noise on activations, as a share of the range of their codes
     """
     with _noisy_activations(encoder, act_noise):
-        return encoder.embed(windows + input_noise * torch.randn_like(windows))
+        embedding = encoder.embed(windows + input_noise * torch.randn_like(windows))
+    return _add_noise(embedding, act_noise * 2 * embedding.detach().abs().amax())  # signed codes
 
 
 @contextmanager
 def _noisy_activations(encoder: WatchEncoder, share: float) -> Iterator[None]:
-    def add_noise(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        width = share * output.detach().amax()
-        return output + width * (torch.rand_like(output) - 0.5)
+    ranges: dict[nn.Module, Tensor] = {}  # the pool has its input's range: they share a module
+
+    def add_noise(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        top = ranges.setdefault(module, output.detach().amax())
+        return _add_noise(output, share * top)
 
     activations = [module for module in encoder.modules() if isinstance(module, nn.ReLU)]
     hooks = [module.register_forward_hook(add_noise) for module in activations]
@@ -34,3 +37,7 @@ def _noisy_activations(encoder: WatchEncoder, share: float) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _add_noise(values: Tensor, width: Tensor) -> Tensor:
+    return values + width * (torch.rand_like(values) - 0.5)
