@@ -5,7 +5,7 @@
 
 recipes               the table of recipes
 layers, settle        brevitas layers of `watch`; values put on the grid that backends compute on
-quantizer, finetune   ranges from real windows; distillation with fake quantization
+quantizer, calibration, finetune   ranges from real windows; distillation with fake quantization
 mixed                 what each layer's quantizer costs alone, and which deserve 8 bits
 base_layers, base_quantizer   the same for `base`: its linears in integers
 contract, graph_check, audit  what must be integer, and what graph and artefacts really compute

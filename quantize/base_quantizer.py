@@ -4,7 +4,6 @@ Calibration keeps the query vectors within about 1 degree of the float ones, so 
 fine-tuning here.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,9 +20,8 @@ from embridge.quantize.base_layers import (
     integer_form,
     linears_of,
 )
+from embridge.quantize.calibration import calibration_data, load_forms, set_ranges
 from embridge.quantize.export import plain_copy
-from embridge.quantize.finetune import BATCH
-from embridge.quantize.layers import calibration_mode
 from embridge.quantize.quantizer import QuantizedEncoder
 from embridge.quantize.recipes import RECIPES, Recipe
 from embridge.quantize.settle import act_scale
@@ -82,16 +80,9 @@ def quantize_base(
     Raises ConfigError for another recipe and for windows that cannot calibrate.
     """
     chosen = calibrating_recipe(recipe)
-    expected = (shape.channels, shape.window)
-    if windows.ndim != 3 or windows.shape[1:] != expected:
-        raise ConfigError(
-            f"calibration windows have shape {windows.shape}, the encoder takes (N, C, T) with "
-            f"(C, T) = {expected}; cut them with the encoder's own configuration"
-        )
-    order = np.random.default_rng(seed).permutation(len(windows))
-    data = torch.from_numpy(np.ascontiguousarray(windows[order], dtype=np.float32))
+    data = calibration_data(windows, shape.channels, shape.window, seed)
     twin = integer_form(shape, encoder, chosen)
-    calibrate(twin, torch.split(data, BATCH) if len(data) else ())
+    set_ranges(twin, data)
     settle_biases(twin)
     return QuantizedBase(twin, float_form(shape, encoder), recipe)
 
@@ -105,36 +96,6 @@ def calibrating_recipe(name: str) -> Recipe:
             f"choose one of {', '.join(names)}"
         )
     return RECIPES[name]
-
-
-def calibrate(twin: WindowEncoder, windows: Iterable[Tensor]) -> None:
-    """Set the activation ranges of `twin`, in place, from batches (B, C, T) of windows.
-
-    Each range is the mean over batches of the recipe's percentile. Raises ConfigError when there
-    are no windows, a value is not finite, or an electrode never changes.
-    """
-    low, high = torch.tensor(torch.inf), torch.tensor(-torch.inf)
-    done = 0
-    with torch.no_grad(), calibration_mode(twin):
-        for batch in windows:
-            if not bool(torch.isfinite(batch).all()):
-                raise ConfigError(
-                    "calibration windows hold NaN or infinity; remove those windows: "
-                    "`embridge data check` finds them"
-                )
-            low = torch.minimum(low, batch.amin(dim=(0, 2)))  # C
-            high = torch.maximum(high, batch.amax(dim=(0, 2)))  # C
-            twin.embed(batch)
-            done += len(batch)
-    if not done:
-        raise ConfigError("no calibration windows; give at least one recording of the train split")
-    constant = torch.nonzero(low == high).flatten().tolist()
-    if constant:
-        raise ConfigError(
-            f"channels {constant} are constant in the calibration windows, expected EMG; "
-            "check the electrodes or choose other recordings"
-        )
-    twin.eval()
 
 
 def settle_biases(twin: WindowEncoder) -> None:
@@ -154,13 +115,5 @@ def base_from_state(shape: BaseShape, recipe: str, state: dict[str, Tensor]) -> 
         "twin": integer_form(shape, shape.untrained(), calibrating_recipe(recipe)),
         "float": float_form(shape, shape.untrained()),
     }
-    for part, module in modules.items():
-        mine = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
-        try:
-            module.load_state_dict(mine)
-        except RuntimeError as error:
-            raise ConfigError(
-                f"saved weights do not fit recipe {recipe} and {shape}: "
-                f"{' '.join(str(error).split())[:200]}; quantize the run again"
-            ) from error
+    load_forms(modules, state, f"recipe {recipe} and {shape}")
     return QuantizedBase(modules["twin"], modules["float"], recipe)

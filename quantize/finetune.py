@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embridge.device.errors import ConfigError
+from embridge.quantize.calibration import BATCH
 from embridge.quantize.recipes import Recipe
 from embridge.training.config import OptimConfig
 from embridge.training.study import Progress
 from embridge.training.trainer import Losses, Phase, Trainer
 from embridge.training.watch import WatchEncoder
 
-BATCH = 64  # windows
 HELD_SHARE = 0.2  # of the calibration windows, kept from fine-tuning to choose its best step
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from embridge.quantize.recipes import RECIPES, Recipe
+from embridge.quantize.recipes import Recipe
 from embridge.quantize.silence import quiet
 from embridge.training.watch import Layers, WatchEncoder, WatchShape
 
@@ -22,10 +22,8 @@ with quiet():  # at import, brevitas warns about an optional package
     )
 
 __all__ = [
-    "RECIPES",
     "KernelRounding",
     "QuantLayers",
-    "Recipe",
     "calibration_mode",
     "conv_names",
     "folded_encoder",

@@ -5,7 +5,7 @@ how far embeddings move, never by a classification loss.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embridge.device.errors import ConfigError
-from embridge.quantize.finetune import BATCH, finetune
+from embridge.quantize.calibration import calibration_data, load_forms, set_ranges
+from embridge.quantize.finetune import finetune
 from embridge.quantize.layers import (
     QuantLayers,
-    calibration_mode,
     conv_names,
     folded_encoder,
     quantized_twin,
@@ -92,21 +91,14 @@ def quantize_encoder(
     when fine-tuning is stopped.
     """
     chosen = recipe_of(recipe)
-    expected = (encoder.shape.channels, encoder.shape.window)
-    if windows.ndim != 3 or windows.shape[1:] != expected:
-        raise ConfigError(
-            f"calibration windows have shape {windows.shape}, the encoder takes (N, C, T) with "
-            f"(C, T) = {expected}; cut them with the encoder's own configuration"
-        )
-    order = np.random.default_rng(seed).permutation(len(windows))
-    data = torch.from_numpy(np.ascontiguousarray(windows[order], dtype=np.float32))
+    data = calibration_data(windows, encoder.shape.channels, encoder.shape.window, seed)
     float_encoder = fold_batch_norm(encoder)
     twin = quantized_twin(float_encoder, chosen)
-    calibrate(twin, torch.split(data, BATCH) if len(data) else ())
+    calibrate(twin, data)
     if chosen.weight_budget is not None:
         bits = choose_bits(float_encoder, chosen, data[:MIXED_WINDOWS])
         twin = quantized_twin(float_encoder, chosen, bits)
-        calibrate(twin, torch.split(data, BATCH))
+        calibrate(twin, data)
     if chosen.qat_steps:
         with _place(folder) as place:
             finetune(twin, float_encoder, data, chosen, place, seed=seed, progress=progress)
@@ -123,34 +115,10 @@ def _place(folder: Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def calibrate(twin: WatchEncoder, windows: Iterable[Tensor]) -> None:
-    """Set the activation ranges of `twin`, in place, from batches (B, C, T) of windows.
-
-    Each range is the mean over batches of the recipe's percentile. Raises ConfigError when there
-    are no windows, a value is not finite, or an electrode never changes.
-    """
-    low, high = torch.tensor(torch.inf), torch.tensor(-torch.inf)
-    done = 0
-    with torch.no_grad(), calibration_mode(twin), _pool_unobserved(twin):
-        for batch in windows:
-            if not bool(torch.isfinite(batch).all()):
-                raise ConfigError(
-                    "calibration windows hold NaN or infinity; remove those windows: "
-                    "`embridge data check` finds them"
-                )
-            low = torch.minimum(low, batch.amin(dim=(0, 2)))  # C
-            high = torch.maximum(high, batch.amax(dim=(0, 2)))  # C
-            twin.embed(batch)
-            done += len(batch)
-    if not done:
-        raise ConfigError("no calibration windows; give at least one recording of the train split")
-    constant = torch.nonzero(low == high).flatten().tolist()
-    if constant:
-        raise ConfigError(
-            f"channels {constant} are constant in the calibration windows, expected EMG; "
-            "check the electrodes or choose other recordings"
-        )
-    twin.eval()
+def calibrate(twin: WatchEncoder, data: Tensor) -> None:
+    """Set the activation ranges of `twin`, in place, from windows (N, C, T)."""
+    with _pool_unobserved(twin):
+        set_ranges(twin, data)
 
 
 @contextmanager
@@ -197,13 +165,5 @@ def from_state(shape: WatchShape, recipe: str, state: dict[str, Tensor]) -> Quan
         "twin": folded_encoder(shape, QuantLayers(recipe_of(recipe), bits)),
         "float": folded_encoder(shape, FloatLayers()),
     }
-    for part, module in modules.items():
-        mine = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
-        try:
-            module.load_state_dict(mine)
-        except RuntimeError as error:
-            raise ConfigError(
-                f"saved weights do not fit recipe {recipe} and {shape}: "
-                f"{' '.join(str(error).split())}; quantize the run again"
-            ) from error
+    load_forms(modules, state, f"recipe {recipe} and {shape}")
     return QuantizedEncoder(modules["twin"], modules["float"], recipe)

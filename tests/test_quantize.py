@@ -108,7 +108,7 @@ def test_fine_tuning_never_ends_below_calibration(make_windows, encoder, tmp_pat
     windows = windows[torch.randperm(256, generator=torch.Generator().manual_seed(0))]
     reference = fold_batch_norm(encoder)
     twin = quantized_twin(reference, recipe)
-    calibrate(twin, [windows])
+    calibrate(twin, windows)
     held = windows[:51]
     before = mean_cosine(twin, reference, held)
     finetune(twin, reference, windows, recipe, tmp_path, seed=0)
