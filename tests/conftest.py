@@ -1,6 +1,7 @@
 """Shared: one small pass of the main job, made once, that end-to-end tests look at."""
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -87,3 +88,24 @@ def encoder(make_windows: Callable[..., NDArray[np.float32]]) -> WatchEncoder:
         for seed in range(20):
             encoder.embed(torch.from_numpy(make_windows(seed)))
     return encoder.eval()
+
+
+@pytest.fixture
+def cli(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Call the command line in this process: (exit status, stdout, stderr)."""
+
+    from embridge.cli import main
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["embridge", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
