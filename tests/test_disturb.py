@@ -29,13 +29,21 @@ def test_the_encoder_computes_as_before_afterwards(make_windows, encoder) -> Non
         assert torch.equal(encoder.embed(windows), before)
 
 
-def test_noise_on_the_pool_has_the_range_of_the_codes_that_it_averages(encoder) -> None:
+def test_noise_on_the_pool_has_the_range_of_the_codes_that_it_averages(
+    make_windows, encoder
+) -> None:
     """The pool shares its input's quantizer, so its codes are as coarse as those of one frame."""
-    seen = []
-    relu = encoder.pooled
-    hook = relu.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    windows, share = torch.from_numpy(make_windows(2)), 0.1
+    clean, noisy = [], []  # what the last ReLU gives: frames, then their mean; what the head reads
+    hooks = [
+        encoder.pooled.register_forward_hook(lambda module, inputs, out: clean.append(out)),
+        encoder.head.register_forward_pre_hook(lambda module, inputs: noisy.append(inputs[0])),
+    ]
     with torch.no_grad():
-        encoder.embed(torch.zeros(1, encoder.shape.channels, encoder.shape.window))
-    hook.remove()
-    assert len(seen) == 2  # the last block's frames, then their mean, through the same module
-    assert encoder.pooled is encoder.blocks[-1].relu2
+        disturbed_embedding(encoder, windows, 0, share)
+    for hook in hooks:
+        hook.remove()
+    frames, pooled = clean
+    largest = float((noisy[0] - pooled).abs().max())
+    assert largest <= share * float(frames.max()) / 2
+    assert largest > share * float(pooled.max()) / 2
