@@ -18,13 +18,15 @@ from embridge.device.errors import ConfigError
 from embridge.device.recordings import Recording, read_recording
 from embridge.firmware_bridge import (
     Block,
-    Counters,
     EndOfStream,
     Item,
     LinkStats,
-    SerialLink,
+    SerialTransport,
+    Status,
     StreamInfo,
+    WristLink,
     default_samples_per_frame,
+    parse_url,
     to_counts,
 )
 
@@ -65,7 +67,7 @@ def open_source(url: str) -> Source:
     """The source a URL names, not yet opened; ConfigError for a URL that names none."""
     parts = urlsplit(url)
     if parts.scheme in ("serial", "socket"):
-        return SerialLink(url)
+        return WristLink(SerialTransport(url, parse_url(url)))
     if parts.scheme == "replay":
         speed = parse_qs(parts.query).get("speed", ["1"])[0]
         try:
@@ -155,5 +157,5 @@ class ReplaySource:
             self._stats.frames_received += 1
             self._stats.samples_received += len(part)
             yield Block(start, part, self._clock())
-        self._stats.declared = Counters(self._stats.frames_received, 0)
+        self._stats.declared = Status(self._stats.frames_received, 0)
         yield EndOfStream(self._stats.declared)

@@ -1,20 +1,27 @@
-"""The wire between the host and the wrist: frames, handshake, losses, and a wrist without hardware.
+"""The wire between the host and the wrist: frames, links, and wrists without hardware.
 
-    recording -> VirtualWrist -> pty ----------\
-    wrist firmware ------------> serial port ---> SerialLink.blocks() -> Block, Gap, Reconnected ...
+    recording -> VirtualWrist -> pty ----------\\
+    wrist firmware ------------> serial, BLE --> WristLink.blocks() -> Block, Gap, Reconnected ...
 
-frames         bytes <-> frames: header, CRC-32, COBS; resynchronises after damage
-protocol       what is said besides samples: StreamInfo, Control, Event; the baud budget
-reassembly     frames in arrival order -> blocks on one sample index, every loss located
-ports          URL -> open serial port, or one line why not
-serial_link    SerialLink: handshake, reading, reconnecting
-pty_port       a serial port made of a pseudo-terminal
-virtual_wrist  VirtualWrist: plays counts in real time with the bytes of the firmware
-errors         the root of the project's exceptions
+PROTOCOL.md      the specification, with byte vectors in vectors/
+codec, rice      samples <-> payload in three encodings
+frames           bytes <-> frames: header, CRC-32, COBS; resynchronises after damage
+stream_info, protocol   what is said besides samples
+reassembly       frames in arrival order -> blocks on one sample index, every loss located
+clock            how fast the wrist's clocks run against the host's
+transport        what a link needs of a line, and which encoding a line can carry
+link, talk, items       WristLink: handshake, reading, reconnecting; what it yields
+ports, serial_transport     URL -> open serial port; frames over it
+wrist_core, transmit_queue  the wrist as a state machine in Python
+pty_port, virtual_wrist     VirtualWrist: it plays counts in real time behind a pseudo-terminal
+firmware/        the same wrist in C99, for boards
+errors           the root of the project's exceptions
 
-Pure, without I/O or clock: frames, protocol, reassembly. Nothing here imports torch.
+Pure, without I/O or clock: codec, frames, protocol, reassembly, clock, wrist_core. Nothing here
+imports torch.
 """
 
+from embridge.firmware_bridge.codec import Encoding, decode_samples, encode_samples
 from embridge.firmware_bridge.errors import (
     EmbridgeError,
     HandshakeError,
@@ -29,39 +36,40 @@ from embridge.firmware_bridge.frames import (
     Decoder,
     Frame,
     FrameType,
+    data_frame,
     decode,
     decode_data,
     encode,
-    encode_data,
+    pack,
+    unpack,
     wire_bytes,
 )
-from embridge.firmware_bridge.ports import DEFAULT_BAUD
+from embridge.firmware_bridge.items import EndOfStream, Item, Reconnected, Restarted
+from embridge.firmware_bridge.link import WristLink
+from embridge.firmware_bridge.ports import DEFAULT_BAUD, parse_url
 from embridge.firmware_bridge.protocol import (
-    NO_MODEL,
-    PROTOCOL_VERSION,
     Control,
     ControlOp,
-    Counters,
     Event,
     EventCode,
-    StreamInfo,
-    check_baud,
-    required_baud,
+    LinkParameters,
+    Pong,
+    ResetCause,
+    StartRequest,
+    Status,
 )
 from embridge.firmware_bridge.reassembly import Block, Gap, LinkStats, Reassembler
-from embridge.firmware_bridge.serial_link import (
-    EndOfStream,
-    Item,
-    Reconnected,
-    Restarted,
-    SerialLink,
-)
+from embridge.firmware_bridge.serial_transport import SerialTransport
+from embridge.firmware_bridge.stream_info import NO_MODEL, PROTOCOL_VERSION, StreamInfo
+from embridge.firmware_bridge.transmit_queue import TransmitQueue
+from embridge.firmware_bridge.transport import Capacity, Choice, Transport, choose_encoding
 from embridge.firmware_bridge.virtual_wrist import (
     Outage,
     VirtualWrist,
     default_samples_per_frame,
     to_counts,
 )
+from embridge.firmware_bridge.wrist_core import WristCore
 
 __all__ = [
     "DEFAULT_BAUD",
@@ -70,12 +78,14 @@ __all__ = [
     "NO_MODEL",
     "PROTOCOL_VERSION",
     "Block",
+    "Capacity",
+    "Choice",
     "Control",
     "ControlOp",
-    "Counters",
     "DataFrame",
     "Decoder",
     "EmbridgeError",
+    "Encoding",
     "EndOfStream",
     "Event",
     "EventCode",
@@ -86,22 +96,35 @@ __all__ = [
     "Item",
     "LinkError",
     "LinkLost",
+    "LinkParameters",
     "LinkStats",
     "Outage",
+    "Pong",
     "PortNotFound",
     "Reassembler",
     "Reconnected",
+    "ResetCause",
     "Restarted",
-    "SerialLink",
+    "SerialTransport",
+    "StartRequest",
+    "Status",
     "StreamInfo",
+    "TransmitQueue",
+    "Transport",
     "VirtualWrist",
-    "check_baud",
+    "WristCore",
+    "WristLink",
+    "choose_encoding",
+    "data_frame",
     "decode",
     "decode_data",
+    "decode_samples",
     "default_samples_per_frame",
     "encode",
-    "encode_data",
-    "required_baud",
+    "encode_samples",
+    "pack",
+    "parse_url",
     "to_counts",
+    "unpack",
     "wire_bytes",
 ]

@@ -6,26 +6,21 @@ Linux. The host opens the other end by its path, or by a stable symbolic link to
 import errno
 import os
 import tty
-from collections import deque
 from pathlib import Path
 
 from embridge.firmware_bridge.errors import LinkError
+from embridge.firmware_bridge.transmit_queue import TransmitQueue
 
 
 class PtyPort:
-    """A port that can appear and disappear, with a bounded queue of whole frames to send.
+    """A port that can appear and disappear.
 
     link: symbolic link that points at the port while it exists
-    queue_bytes: frames beyond it are refused, as a wrist with a full transmit buffer does
     """
 
-    def __init__(self, link: Path | None, queue_bytes: int) -> None:
+    def __init__(self, link: Path | None) -> None:
         self.path: Path | None = None  # what the host opens; None while the port is away
-        self.frames_written = 0  # DATA frames of which the last byte was handed to the terminal
         self._link = link
-        self._queue_bytes = queue_bytes
-        self._queued_bytes = 0
-        self._queue: deque[tuple[memoryview, bool]] = deque()  # what is left of a frame, is it DATA
         self._master = -1
         self._slave_path = Path()
 
@@ -43,49 +38,23 @@ class PtyPort:
         self.path = self._link or self._slave_path
         return self.path
 
-    def close(self) -> int:
-        """Make the port disappear; return how many queued DATA frames were never written."""
+    def close(self) -> None:
+        """Make the port disappear; does nothing when it is away."""
         if self.path is None:
-            return 0
+            return
         if self._link is not None and _points(self._link, self._slave_path):
             self._link.unlink()
         os.close(self._master)
         self.path = None
-        return self.discard()
 
-    def discard(self) -> int:
-        """Forget what is queued; return how many DATA frames that were."""
-        lost = sum(is_data for _, is_data in self._queue)
-        self._queue.clear()
-        self._queued_bytes = 0
-        return lost
-
-    def queue(self, frame: bytes, *, is_data: bool) -> bool:
-        """Take a whole frame to be written, or refuse it (False) when the queue is full."""
-        if self._queued_bytes + len(frame) > self._queue_bytes:
-            return False
-        self._queue.append((memoryview(frame), is_data))
-        self._queued_bytes += len(frame)
-        return True
-
-    @property
-    def idle(self) -> bool:
-        """True when nothing waits to be written."""
-        return not self._queue
-
-    def write(self) -> None:
+    def write(self, queue: TransmitQueue) -> None:
         """Hand over as much of the queue as the terminal takes now."""
-        while self._queue:
-            left, is_data = self._queue.popleft()
+        while (head := queue.head()) is not None:
             try:
-                written = os.write(self._master, left)
+                written = os.write(self._master, head)
             except BlockingIOError:
-                written = 0
-            self._queued_bytes -= written
-            if written < len(left):
-                self._queue.appendleft((left[written:], is_data))
                 return
-            self.frames_written += is_data
+            queue.sent(written)
 
     def read(self) -> bytes | None:
         """What the host has sent, b"" for nothing yet, None when no host holds the port."""

@@ -20,32 +20,20 @@ from numpy.typing import NDArray
 
 from embridge.firmware_bridge.errors import EmbridgeError
 from embridge.firmware_bridge.frames import (
-    FLAG_STREAMING,
+    MAX_FRAME_BYTES,
     MAX_PAYLOAD_BYTES,
     MAX_SAMPLES,
-    DataFrame,
     Decoder,
-    Frame,
-    FrameType,
     encode,
-    encode_data,
 )
-from embridge.firmware_bridge.protocol import (
-    Control,
-    ControlOp,
-    Counters,
-    Event,
-    EventCode,
-    StreamInfo,
-)
+from embridge.firmware_bridge.protocol import Status
 from embridge.firmware_bridge.pty_port import PtyPort
+from embridge.firmware_bridge.stream_info import StreamInfo
+from embridge.firmware_bridge.transmit_queue import DEFAULT_BYTES, TransmitQueue
+from embridge.firmware_bridge.wrist_core import WristCore
 
 FRAME_S: Final = 0.010  # 20 samples at 2 kHz: header and CRC add 3 %, latency stays small
-QUEUE_BYTES: Final = 32_768  # half a second of 16 channels at 2 kHz
 POLL_S: Final = 0.005  # how soon a request of the host is seen
-DECLARE_S: Final = 1.0  # between two STREAM_INFO, each with a STATUS
-END_AGAIN_S: Final = 0.2  # between two END_OF_STREAM
-END_WAIT_S: Final = 2.0  # how long the host may take to notice the end
 FULL_SCALE_COUNTS: Final = 32_000  # leaves 2 % of the int16 range above the largest value
 
 
@@ -87,13 +75,9 @@ def to_counts(
 
 
 class VirtualWrist:
-    """Plays samples (T, C) int16 as the wrist that `info` declares.
+    """Plays samples (T, C) int16 as the wrist that `info` declares, behind a pseudo-terminal.
 
-    The stream begins at the first START. From then on time runs: what cannot be written is
-    dropped by whole frames and counted, as on a wrist whose transmit buffer is full.
-
-    speed: seconds of stream per second
-    loop: begin again at the end, for ever
+    speed, loop, frame_bytes: see WristCore
     link: symbolic link to the port, stable across outages
     outages: when the port disappears
     on_port: called with the path for the host to open, each time the port appears
@@ -111,37 +95,31 @@ class VirtualWrist:
         clock: Callable[[], float] = time.monotonic,
         outages: Sequence[Outage] = (),
         on_port: Callable[[Path], None] | None = None,
-        queue_bytes: int = QUEUE_BYTES,
+        queue_bytes: int = DEFAULT_BYTES,
+        frame_bytes: int = MAX_FRAME_BYTES,
     ) -> None:
-        if samples.dtype != np.int16 or samples.ndim != 2 or samples.shape[1] != info.n_ch:
-            raise ValueError(
-                f"expected (T, {info.n_ch}) int16, got {samples.shape} {samples.dtype}"
-            )
-        if not (len(samples) and speed > 0):
-            raise ValueError(f"expected samples and a speed above 0, got {len(samples)}, {speed}")
-        self._samples = samples  # T C
-        self._info = info
-        self._speed = speed
-        self._loop = loop
         self._clock = clock
         self._outages = tuple(outages)
         self._on_port = on_port
-        self._port = PtyPort(link, queue_bytes)
+        self._port = PtyPort(link)
+        self._queue = TransmitQueue(queue_bytes)
+        self._core = WristCore(
+            samples,
+            info,
+            self._queue,
+            encode,
+            speed=speed,
+            loop=loop,
+            frame_bytes=frame_bytes,
+            booted_s=clock(),
+        )
         self._decoder = Decoder()
-        self._next = 0  # number of the frame that is due next, not wrapped
-        self._dropped = 0
-        self._overrun = False  # frames were dropped since the last one that was queued
-        self._streaming = False  # a host wants frames
-        self._began_s: float | None = None  # first START
-        self._ended_s: float | None = None  # last frame played, and the port is there
-        self._end_announced = False
-        self._report_at_s = 0.0
         self._outages_seen_s = 0.0  # stream time up to which outages were looked for
 
-    def run(self, stop: threading.Event) -> Counters:
+    def run(self, stop: threading.Event) -> Status:
         """Wait for a host and play until the end or until `stop` is set; return what was sent.
 
-        LinkError when `link` exists and is no link; HandshakeError when the host sends nonsense.
+        LinkError when `link` exists and is no link.
         """
         self._open_port()
         try:
@@ -149,16 +127,15 @@ class VirtualWrist:
                 now_s = self._clock()
                 self._follow_outages(now_s)
                 self._listen(now_s)
-                self._queue_due_frames(now_s)
-                self._report(now_s)
+                self._core.step(now_s, connected=self._port.path is not None)
                 if self._port.path is not None:
-                    self._port.write()
-                if self._is_over(now_s):
+                    self._port.write(self._queue)
+                if self._core.is_over(now_s):
                     break
                 stop.wait(self._pause_s())
         finally:
             self._close_port()
-        return self._counters()
+        return self._core.status(self._clock())
 
     def _open_port(self) -> None:
         path = self._port.open()
@@ -167,16 +144,17 @@ class VirtualWrist:
             self._on_port(path)
 
     def _close_port(self) -> None:
-        self._streaming = False
-        self._drop(self._port.close())
+        self._port.close()
+        self._core.hang_up()
 
     def _follow_outages(self, now_s: float) -> None:
         """Take the port away, or bring it back, as the outages since the last look demand."""
-        if self._began_s is None:
+        stream_s = self._core.stream_s(now_s)
+        if stream_s is None:
             return
-        since_s, self._outages_seen_s = self._outages_seen_s, self._stream_s(now_s)
+        since_s, self._outages_seen_s = self._outages_seen_s, stream_s
         away = any(
-            outage.at_s <= self._outages_seen_s and since_s < outage.at_s + outage.for_s
+            outage.at_s <= stream_s and since_s < outage.at_s + outage.for_s
             for outage in self._outages
         )
         if away and self._port.path is not None:
@@ -190,94 +168,16 @@ class VirtualWrist:
             return
         data = self._port.read()
         if data is None:
-            self._streaming = False
-            self._drop(self._port.discard())
+            self._core.hang_up()
             self._decoder = Decoder()
             return
-        for frame in self._decoder.feed(data):
-            if frame.type is FrameType.CONTROL:
-                self._obey(Control.unpack(frame.payload).op, now_s)
-
-    def _obey(self, op: ControlOp, now_s: float) -> None:
-        self._streaming = op is ControlOp.START or (self._streaming and op is ControlOp.HELLO)
-        if op is ControlOp.START and self._began_s is None:
-            self._began_s = now_s
-        if op is not ControlOp.STOP:
-            self._queue_other(FrameType.STREAM_INFO, self._info.pack())
-            self._report_at_s = now_s + (DECLARE_S if self._ended_s is None else 0.0)
-
-    def _queue_due_frames(self, now_s: float) -> None:
-        """Queue each frame whose last sample has been taken by now, or drop it."""
-        if self._began_s is None or self._ended_s is not None:
-            return
-        stream_s = self._stream_s(now_s)
-        while (end := self._first(self._next + 1)) > (first := self._first(self._next)):
-            if end > stream_s * self._info.rate_hz:
-                return
-            if not (self._streaming and self._queue_data(first, end)):
-                self._drop(1)
-            self._next += 1
-        if self._port.path is not None:
-            self._ended_s = self._report_at_s = now_s
-
-    def _queue_data(self, first: int, end: int) -> bool:
-        samples = self._samples.take(range(first, end), axis=0, mode="wrap")  # T C
-        frame = encode_data(DataFrame(self._next % 2**16, first % 2**32, samples, self._overrun))
-        taken = self._port.queue(frame, is_data=True)
-        if taken:
-            self._overrun = False
-        return taken
-
-    def _queue_other(self, kind: FrameType, payload: bytes) -> None:
-        """Queue a frame that is no data; when there is no room, it is sent again later anyway."""
-        flags = FLAG_STREAMING if self._streaming else 0
-        first = self._first(self._next)
-        self._port.queue(
-            encode(Frame(kind, flags, self._next % 2**16, first % 2**32, payload=payload)),
-            is_data=False,
-        )
-
-    def _report(self, now_s: float) -> None:
-        """Once a second what is sent and how it goes; at the end, once all is written, that."""
-        if not self._streaming or now_s < self._report_at_s:
-            return
-        if self._ended_s is None:
-            self._queue_other(FrameType.STREAM_INFO, self._info.pack())
-            self._queue_other(FrameType.EVENT, self._event(EventCode.STATUS))
-            self._report_at_s = now_s + DECLARE_S
-        elif self._port.idle:
-            self._queue_other(FrameType.EVENT, self._event(EventCode.END_OF_STREAM))
-            self._report_at_s = now_s + END_AGAIN_S
-            self._end_announced = True
-
-    def _event(self, code: EventCode) -> bytes:
-        return Event(code, self._counters()).pack()
-
-    def _counters(self) -> Counters:
-        return Counters(self._port.frames_written, self._dropped)
-
-    def _drop(self, frames: int) -> None:
-        self._dropped += frames
-        self._overrun = self._overrun or frames > 0
-
-    def _is_over(self, now_s: float) -> bool:
-        """Played to the end, and the host knows, or has had its time."""
-        if self._ended_s is None:
-            return False
-        return (self._end_announced and not self._streaming) or now_s > self._ended_s + END_WAIT_S
-
-    def _first(self, frame: int) -> int:
-        """Index of the first sample of a frame; beyond the last frame, the number of samples."""
-        first = frame * self._info.samples_per_frame
-        return first if self._loop else min(first, len(self._samples))
-
-    def _stream_s(self, now_s: float) -> float:
-        assert self._began_s is not None
-        return (now_s - self._began_s) * self._speed
+        corrupt_before = self._decoder.frames_corrupt
+        frames = self._decoder.feed(data)
+        self._core.refuse(self._decoder.frames_corrupt - corrupt_before)
+        for frame in frames:
+            self._core.receive(frame, now_s)
 
     def _pause_s(self) -> float:
         """Until the next frame is due, but never deaf to the host for longer than POLL_S."""
-        if self._began_s is None or self._ended_s is not None:
-            return POLL_S
-        due_s = self._first(self._next + 1) / self._info.rate_hz / self._speed
-        return max(0.0, min(POLL_S, self._began_s + due_s - self._clock()))
+        due_in_s = self._core.due_in_s(self._clock())
+        return POLL_S if due_in_s is None else max(0.0, min(POLL_S, due_in_s))

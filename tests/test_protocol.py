@@ -7,14 +7,17 @@ from hypothesis import strategies as st
 from embridge.firmware_bridge import (
     Control,
     ControlOp,
-    Counters,
+    Encoding,
     Event,
     EventCode,
     HandshakeError,
+    LinkParameters,
+    Pong,
+    ResetCause,
+    StartRequest,
+    Status,
     StreamInfo,
-    check_baud,
     default_samples_per_frame,
-    required_baud,
 )
 
 INFO = StreamInfo(
@@ -29,11 +32,13 @@ INFO = StreamInfo(
     firmware="1.2.3",
     device="bänd",
     model_sha256=bytes(range(32)),
+    encodings=(Encoding.INT16, Encoding.RICE),
+    encoding=Encoding.RICE,
 )
 GOLDEN = bytes.fromhex(
-    "01 10 0c 14 00 00 fa 44"  # version, channels, bits, samples per frame, 2000.0f
+    "02 10 0c 14 00 00 fa 44"  # version, channels, bits, samples per frame, 2000.0f
     "00 00 00 00 00 00 e0 3f"  # 0.5
-    "04 03 02 01 01 00 00 00"  # boot id, envelope
+    "04 03 02 01 01 05 02 00"  # boot id, envelope, encodings, encoding
     "75 56 00 00 00 00 00 00"  # uV
     "31 2e 32 2e 33 00 00 00 00 00 00 00 00 00 00 00"
     "62 c3 a4 6e 64 00 00 00 00 00 00 00 00 00 00 00"
@@ -75,11 +80,13 @@ def test_any_stream_info_survives_the_wire(info):
 @pytest.mark.parametrize(
     ("payload", "complaint"),
     [
-        (b"", "version none, this host 1"),
-        (b"\x02" + GOLDEN[1:], "version 2, this host 1"),
+        (b"", "version none, this host 2"),
+        (b"\x01" + GOLDEN[1:], "version 1, this host 2"),
         (GOLDEN[:-1], "in 95 bytes, expected 96"),
         (GOLDEN[:1] + b"\0" + GOLDEN[2:], "n_ch is 0, expected 1..255"),
         (GOLDEN[:4] + bytes(4) + GOLDEN[8:], "rate_hz is 0.0"),
+        (GOLDEN[:22] + b"\x01" + GOLDEN[23:], "encoding INT8 of .'INT16', 'RICE'"),
+        (GOLDEN[:22] + b"\x07" + GOLDEN[23:], "7 is not a valid Encoding"),
         (GOLDEN[:24] + b"\xff" + GOLDEN[25:], "invalid start byte"),
     ],
 )
@@ -103,33 +110,56 @@ def test_a_control_survives_the_wire(op):
     assert Control(op).pack() == bytes([op, 0])
 
 
-def test_golden_bytes_of_an_event():
-    event = Event(EventCode.END_OF_STREAM, Counters(frames_sent=258, frames_dropped=3))
-    assert event.pack() == bytes.fromhex("01 08 02 01 00 00 03 00 00 00")
+STATUS = Status(258, 3, 0x0102030405, 1, 2, 4, ResetCause.WATCHDOG, 77)
+
+
+@pytest.mark.parametrize(
+    ("event", "golden"),
+    [
+        (
+            Event(EventCode.STATUS, STATUS),
+            "02 20 05 04 03 02 01 00 00 00 02 01 00 00 03 00 00 00 01 00 00 00 02 00 00 00"
+            "04 00 00 00 02 4d 00 00",
+        ),
+        (Event(EventCode.PONG, Pong(1, 0xDEADBEEF)), "03 0c 01 00 00 00 00 00 00 00 ef be ad de"),
+        (
+            Event(EventCode.LINK, LinkParameters(15_000, 247, 251, 2)),
+            "04 0c 98 3a 00 00 f7 00 fb 00 02 00 00 00",
+        ),
+    ],
+)
+def test_golden_bytes_of_events(event, golden):
+    assert event.pack() == bytes.fromhex(golden)
     assert Event.unpack(event.pack()) == event
 
 
-@pytest.mark.parametrize("payload", [b"", b"\x01", b"\x09\x00", b"\x01\x08ab", b"\x01\x01ab"])
+def test_events_of_the_future_are_ignored():
+    assert Event.unpack(b"\x63\x01x") is None
+
+
+def test_a_start_request_says_how_to_send():
+    request = StartRequest(Encoding.RICE, 12)
+    assert request.pack() == b"\x02\x0c"
+    assert StartRequest.unpack(request.pack()) == request
+    assert StartRequest.unpack(b"") is None
+
+
+def test_a_start_request_of_the_future_changes_nothing():
+    assert StartRequest.unpack(b"\x09\x14") is None
+
+
+@pytest.mark.parametrize("value", [b"\x00", b"\x00\x00\x00"])
+def test_a_start_request_of_another_size_is_refused(value):
+    with pytest.raises(ValueError, match=r"start request of . bytes"):
+        StartRequest.unpack(value)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x01", b"\x01\x08ab", b"\x01\x01ab"])
 def test_a_malformed_control_or_event_is_refused(payload):
-    with pytest.raises(HandshakeError, match="expected"):
+    with pytest.raises(ValueError, match="expected"):
         Control.unpack(payload)
     with pytest.raises(HandshakeError, match="expected"):
         Event.unpack(payload)
-
-
-def test_sixteen_channels_at_2_khz_need_659_kbaud():
-    # 10 + 640 + 4 bytes, 3 of COBS, 1 delimiter: 658 bytes, 100 times a second, 10 bits each;
-    # STREAM_INFO 112 and STATUS 26 bytes once a second.
-    assert required_baud(16, 2000.0, 20) == 10 * (100 * 658 + 112 + 26)
-    check_baud(INFO, 921_600)
-
-
-def test_a_line_too_slow_for_the_stream_is_refused_with_the_baud_rate_that_fits():
-    with pytest.raises(HandshakeError, match=r"need 659380 baud.*115200: use \?baud=921600"):
-        check_baud(INFO, 115_200)
-    wide = StreamInfo(255, 8000.0, 16, "uV", 1.0, 0)
-    with pytest.raises(HandshakeError, match="send fewer channels"):
-        check_baud(wide, 4_000_000)
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embridge.firmware_bridge import Block, DataFrame, Gap, HandshakeError, Reassembler
+from embridge.firmware_bridge import Block, DataFrame, Gap, HandshakeError, Reassembler, StreamInfo
 
 SPF = 20  # samples per frame
 CHANNELS = 2
+INFO = StreamInfo(CHANNELS, 2000.0, SPF, "uV", 1.0, boot_id=1)
 
 
 def frame(number: int, n_samp: int = SPF, per_frame: int = SPF) -> DataFrame:
     """Frame `number` of a stream, its numbers wrapped as on the wire; samples tell it apart."""
     samples = np.full((n_samp, CHANNELS), number % 30_000, np.int16)
-    return DataFrame(number % 2**16, number * per_frame % 2**32, samples)
+    time_us = number * per_frame * 500 + 77
+    return DataFrame(number % 2**16, number * per_frame % 2**32, samples, time_us % 2**32)
 
 
 def push_all(reassembler: Reassembler, numbers: list[int]) -> list[Gap | Block]:
@@ -27,7 +29,7 @@ def gaps(items: list[Gap | Block]) -> list[Gap]:
 
 @pytest.fixture
 def reassembler() -> Reassembler:
-    return Reassembler(CHANNELS, SPF)
+    return Reassembler(INFO)
 
 
 def test_frames_in_order_become_blocks_with_their_arrival_time(reassembler):
@@ -50,7 +52,7 @@ def test_a_lost_frame_leaves_a_hole_of_its_exact_size(reassembler):
 
 @given(st.sets(st.integers(0, 60), min_size=1), st.integers(0, 2**34))
 def test_received_and_lost_add_up_whatever_is_lost(kept, start):
-    reassembler = Reassembler(CHANNELS, SPF)
+    reassembler = Reassembler(INFO)
     numbers = sorted(start + number for number in kept)
     items = push_all(reassembler, numbers)
     stats = reassembler.stats
@@ -67,7 +69,7 @@ def test_sequence_numbers_and_sample_indices_wrap_without_a_gap(reassembler):
     items = push_all(reassembler, numbers[:6])
     assert gaps(items) == []
     assert items[-1].first_sample == (2**16 + 2) * SPF
-    near = Reassembler(CHANNELS, SPF)
+    near = Reassembler(INFO)
     items = push_all(near, numbers[6:])
     assert gaps(items) == []
     assert items[-1].first_sample == (wrap + 2) * SPF > 2**32
@@ -122,11 +124,38 @@ def test_a_wrist_that_counts_frames_and_samples_differently_is_refused(reassembl
     samples = frame(0).samples
     with pytest.raises(HandshakeError, match="frame 7 at sample 20 where frame 1 belongs"):
         reassembler.push(DataFrame(7, SPF, samples), 0.0)
-    with pytest.raises(HandshakeError, match="skipped 40 samples, 2 frames"):
-        reassembler.push(DataFrame(2, 3 * SPF, samples), 0.0)
+    with pytest.raises(HandshakeError, match="skipped 2 samples, but counted from frame 1 to 4"):
+        reassembler.push(DataFrame(4, SPF + 2, samples), 0.0)
+    with pytest.raises(HandshakeError, match="skipped 40 samples, but counted from frame 1 to 1"):
+        reassembler.push(DataFrame(1, 3 * SPF, samples), 0.0)
 
 
-@pytest.mark.parametrize("shape", [(SPF, CHANNELS + 1), (SPF + 1, CHANNELS)])
-def test_frames_of_another_shape_than_declared_are_refused(reassembler, shape):
-    with pytest.raises(HandshakeError, match="declared frames of up to 20 samples of 2 channels"):
-        reassembler.push(DataFrame(0, 0, np.zeros(shape, np.int16)), 0.0)
+def test_frames_of_another_number_of_channels_than_declared_are_refused(reassembler):
+    with pytest.raises(HandshakeError, match="declared 2 channels and sent 3"):
+        reassembler.push(DataFrame(0, 0, np.zeros((SPF, CHANNELS + 1), np.int16)), 0.0)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, SPF), st.booleans()), min_size=2, max_size=40),
+    st.integers(0, 2**17),
+)
+def test_frames_of_any_length_leave_gaps_of_their_exact_size(frames, first):
+    reassembler, index, expected, got = Reassembler(INFO), 0, [], []
+    kept = [True, *(kept for _, kept in frames[1:-1]), True]
+    for number, ((n_samp, _), keep) in enumerate(zip(frames, kept, strict=True), first):
+        if keep:
+            samples = np.zeros((n_samp, CHANNELS), np.int16)
+            got += reassembler.push(DataFrame(number % 2**16, index, samples), 0.0)
+        expected += [index + i for i in range(n_samp)] if not keep else []
+        index += n_samp
+    lost = [g.first_sample + i for g in gaps(got) for i in range(g.samples)]
+    assert lost == expected
+    assert reassembler.stats.frames_lost == kept.count(False)
+
+
+def test_the_device_clock_goes_on_where_it_wraps_even_over_an_outage_of_hours(reassembler):
+    wrap = (2**32 - 77) // (500 * SPF)  # the last frame before time_us wraps
+    numbers = [wrap - 1, wrap, wrap + 1, wrap + 3 * 2**32 // (500 * SPF)]
+    items = push_all(reassembler, numbers)
+    times = [item.device_us for item in items if isinstance(item, Block)]
+    assert times == [number * SPF * 500 + 77 for number in numbers]

@@ -20,10 +20,10 @@ from embridge.firmware_bridge import (
     Block,
     Control,
     ControlOp,
-    Counters,
     DataFrame,
     Decoder,
     EmbridgeError,
+    Encoding,
     EndOfStream,
     Event,
     EventCode,
@@ -38,11 +38,14 @@ from embridge.firmware_bridge import (
     PortNotFound,
     Reconnected,
     Restarted,
-    SerialLink,
+    SerialTransport,
+    Status,
     StreamInfo,
     VirtualWrist,
+    WristLink,
+    data_frame,
     encode,
-    encode_data,
+    parse_url,
     to_counts,
 )
 
@@ -63,7 +66,17 @@ def blocks(items: list[Item]) -> list[Block]:
 
 
 def others(items: list[Item]) -> list[Item]:
-    return [item for item in items if not isinstance(item, Block)]
+    """All but blocks; an end with its counts only, since its clock is the wrist's."""
+    rest = [item for item in items if not isinstance(item, Block)]
+    return [EndOfStream(counts(i.status)) if isinstance(i, EndOfStream) else i for i in rest]
+
+
+def counts(status: Status) -> Status:
+    return Status(status.frames_sent, status.frames_dropped)
+
+
+def serial_link(url: str, **options: object) -> WristLink:
+    return WristLink(SerialTransport(url, parse_url(url)), **options)
 
 
 def assert_each_block_is_where_it_belongs(items: list[Item], played: NDArray[np.int16]) -> None:
@@ -78,7 +91,7 @@ class Playing:
     def __init__(self, pool: ThreadPoolExecutor, wrist_of: Callable[..., VirtualWrist]) -> None:
         ports: queue.Queue[Path] = queue.Queue()
         self.stop = threading.Event()
-        self.result: Future[Counters] = pool.submit(wrist_of(ports.put).run, self.stop)
+        self.result: Future[Status] = pool.submit(wrist_of(ports.put).run, self.stop)
         self.path = ports.get(timeout=10)
         self.url = f"serial://{self.path}"
 
@@ -173,11 +186,11 @@ def declare(info: StreamInfo, seq: int = 0, flags: int = 0) -> bytes:
 
 def data(seq: int, info: StreamInfo = SMALL) -> bytes:
     samples = np.full((info.samples_per_frame, info.n_ch), seq, np.int16)
-    return encode_data(DataFrame(seq, seq * info.samples_per_frame, samples))
+    return encode(data_frame(DataFrame(seq, seq * info.samples_per_frame, samples)))
 
 
 def end(seq: int, info: StreamInfo = SMALL) -> bytes:
-    payload = Event(EventCode.END_OF_STREAM, Counters(seq, 0)).pack()
+    payload = Event(EventCode.END_OF_STREAM, Status(seq, 0)).pack()
     index = seq * info.samples_per_frame
     return encode(Frame(FrameType.EVENT, FLAG_STREAMING, seq, index, payload=payload))
 
@@ -185,14 +198,14 @@ def end(seq: int, info: StreamInfo = SMALL) -> bytes:
 def test_every_sample_arrives_bit_for_bit(play):
     played = recording(5.0)[:-13]  # the last frame is a short one
     wrist = play(played, INFO, speed=10.0, queue_bytes=ROOMY)
-    with SerialLink(wrist.url) as link:
+    with serial_link(wrist.url) as link:
         assert link.info == INFO
         items = list(link.blocks())
         stats = link.stats
     assert np.array_equal(np.concatenate([block.samples for block in blocks(items)]), played)
-    sent = Counters(frames_sent=500, frames_dropped=0)
+    sent = Status(frames_sent=500, frames_dropped=0)
     assert others(items) == [EndOfStream(sent)]
-    assert wrist.result.result(timeout=10) == stats.declared == sent
+    assert counts(wrist.result.result(timeout=10)) == counts(stats.declared) == sent
     assert (stats.frames_received, stats.frames_lost, stats.frames_corrupt) == (500, 0, 0)
     assert stats.bytes_received > played.nbytes
 
@@ -203,7 +216,7 @@ def test_an_outage_is_one_reconnect_and_one_gap_of_exactly_the_missing_samples(p
     outage = Outage(at_s=2.0, for_s=3.0)
     wrist = play(played, INFO, speed=10.0, link=link_path, outages=[outage], queue_bytes=ROOMY)
     assert wrist.path == link_path
-    with SerialLink(wrist.url) as link:
+    with serial_link(wrist.url) as link:
         items = list(link.blocks())
         stats = link.stats
     reconnected, gap, _ = others(items)
@@ -223,7 +236,7 @@ def test_an_outage_is_one_reconnect_and_one_gap_of_exactly_the_missing_samples(p
 def test_a_full_transmit_buffer_drops_whole_frames_and_the_host_counts_them(play):
     played = recording(20.0)
     wrist = play(played, INFO, speed=2000.0, queue_bytes=4096)
-    with SerialLink(wrist.url) as link:
+    with serial_link(wrist.url) as link:
         items = list(link.blocks())
         stats = link.stats
     counters = wrist.result.result(timeout=10)
@@ -267,9 +280,9 @@ def test_frames_that_were_queued_but_never_written_count_as_dropped(play, host_h
 
 def test_a_stream_longer_than_the_silence_limit_is_not_silent(play):
     wrist = play(recording(8.0), INFO, speed=10.0, queue_bytes=ROOMY)
-    with SerialLink(wrist.url, silence_s=0.5) as link:
+    with serial_link(wrist.url, silence_s=0.5) as link:
         items = list(link.blocks())
-    assert others(items) == [EndOfStream(Counters(800, 0))]
+    assert others(items) == [EndOfStream(Status(800, 0))]
 
 
 def test_a_second_host_joins_the_running_stream_where_it_is(play):
@@ -277,7 +290,7 @@ def test_a_second_host_joins_the_running_stream_where_it_is(play):
     wrist = play(played, INFO, speed=1.0, loop=True, queue_bytes=ROOMY)
     ends = []
     for _ in range(2):
-        with SerialLink(wrist.url) as link:
+        with serial_link(wrist.url) as link:
             items = [item for item, _ in zip(link.blocks(), range(20), strict=False)]
         assert link.stats.frames_lost == 0
         assert_each_block_is_where_it_belongs(items, played)
@@ -287,7 +300,7 @@ def test_a_second_host_joins_the_running_stream_where_it_is(play):
 
 def test_stop_ends_the_blocks_of_an_endless_stream(play):
     wrist = play(recording(0.5), INFO, speed=10.0, loop=True, queue_bytes=ROOMY)
-    with SerialLink(wrist.url) as link:
+    with serial_link(wrist.url) as link:
         received = 0
         for item in link.blocks():
             received += isinstance(item, Block)
@@ -300,7 +313,7 @@ def test_stop_ends_the_blocks_of_an_endless_stream(play):
 def test_blocks_are_stamped_with_the_clock_that_was_given(play):
     ticks = itertools.count()
     wrist = play(recording(0.5), INFO, speed=10.0, queue_bytes=ROOMY)
-    with SerialLink(wrist.url, clock=lambda: 1e6 + next(ticks) / 1024) as link:
+    with serial_link(wrist.url, clock=lambda: 1e6 + next(ticks) / 1024) as link:
         stamps = [block.arrived_s for block in blocks(list(link.blocks()))]
     assert stamps == sorted(stamps)
     assert {stamp * 1024 - 1e6 * 1024 for stamp in stamps} <= set(range(next(ticks)))
@@ -309,7 +322,7 @@ def test_blocks_are_stamped_with_the_clock_that_was_given(play):
 def test_a_wrist_that_comes_back_with_other_channels_is_refused(play, tmp_path):
     first = play(recording(1.0), INFO, loop=True, link=tmp_path / "wrist")
     eight = replace(INFO, n_ch=8, boot_id=8)
-    with SerialLink(first.url) as link:
+    with serial_link(first.url) as link:
         items = link.blocks()
         assert isinstance(next(items), Block)
         first.stop.set()
@@ -322,7 +335,7 @@ def test_a_wrist_that_comes_back_with_other_channels_is_refused(play, tmp_path):
 def test_a_wrist_that_comes_back_rebooted_begins_a_new_stream(play, tmp_path):
     first = play(recording(1.0), INFO, loop=True, link=tmp_path / "wrist")
     played = recording(1.0)[:200]
-    with SerialLink(first.url) as link:
+    with serial_link(first.url) as link:
         running = link.blocks()
         assert isinstance(next(running), Block)
         first.stop.set()
@@ -330,14 +343,14 @@ def test_a_wrist_that_comes_back_rebooted_begins_a_new_stream(play, tmp_path):
         play(played, replace(INFO, boot_id=8), link=tmp_path / "wrist", queue_bytes=ROOMY)
         items = list(running)
     at = items.index(Restarted(boot_id=8))
-    assert others(items[at:]) == [Restarted(8), EndOfStream(Counters(10, 0))]
+    assert others(items[at:]) == [Restarted(8), EndOfStream(Status(10, 0))]
     assert np.array_equal(np.concatenate([b.samples for b in blocks(items[at:])]), played)
     assert (link.stats.reconnects, link.stats.restarts) == (1, 1)
 
 
 def test_a_wrist_that_never_comes_back_is_lost(play):
     wrist = play(recording(1.0), INFO, loop=True)
-    with SerialLink(wrist.url, reconnect_s=0.3) as link:
+    with serial_link(wrist.url, reconnect_s=0.3) as link:
         items = link.blocks()
         assert isinstance(next(items), Block)
         wrist.stop.set()
@@ -347,20 +360,20 @@ def test_a_wrist_that_never_comes_back_is_lost(play):
 
 def test_a_port_that_does_not_exist_is_named_with_those_that_do(tmp_path):
     with pytest.raises(PortNotFound, match=f"no port {tmp_path}/none; ports found: "):
-        SerialLink(f"serial://{tmp_path}/none").open()
+        serial_link(f"serial://{tmp_path}/none").open()
 
 
 def test_a_socket_that_nobody_listens_on_is_not_found():
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"socket://127.0.0.1:{server.getsockname()[1]}"
     with pytest.raises(PortNotFound, match=r"cannot open socket://.*refused"):
-        SerialLink(url).open()
+        serial_link(url).open()
 
 
 def test_a_port_that_another_program_reads_is_refused(play):
     wrist = play(recording(1.0), INFO, loop=True)
-    with SerialLink(wrist.url), pytest.raises(PortNotFound, match="used by another program"):
-        SerialLink(wrist.url).open()
+    with serial_link(wrist.url), pytest.raises(PortNotFound, match="used by another program"):
+        serial_link(wrist.url).open()
 
 
 @pytest.mark.parametrize(
@@ -375,14 +388,14 @@ def test_a_port_that_another_program_reads_is_refused(play):
 )
 def test_an_address_that_is_no_url_of_a_wrist_is_refused(url):
     with pytest.raises(PortNotFound, match="expected serial:///dev/ttyACM0"):
-        SerialLink(url)
+        serial_link(url)
 
 
 def test_a_port_that_says_nothing_is_no_wrist():
     master, slave = os.openpty()
     try:
         with pytest.raises(HandshakeError, match=r"within 0\.2 s .no answer to HELLO"):
-            SerialLink(f"serial://{os.ttyname(slave)}", timeout_s=0.2).open()
+            serial_link(f"serial://{os.ttyname(slave)}", timeout_s=0.2).open()
     finally:
         os.close(master)
         os.close(slave)
@@ -390,8 +403,81 @@ def test_a_port_that_says_nothing_is_no_wrist():
 
 def test_a_stream_that_does_not_fit_the_baud_rate_is_refused(play):
     wrist = play(recording(1.0), INFO)
-    with pytest.raises(HandshakeError, match=r"opened with 460800: use \?baud=921600"):
-        SerialLink(f"{wrist.url}?baud=460800").open()
+    with pytest.raises(
+        HandshakeError, match=r"need 37.5 kB/s as INT8, and 115200 baud.*higher \?baud="
+    ):
+        serial_link(f"{wrist.url}?baud=115200").open()
+
+
+@pytest.mark.parametrize(("baud", "encoding"), [(921600, 0), (460800, 2), (380000, 1)])
+def test_a_line_too_slow_for_int16_is_sent_a_compressed_encoding(play, baud, encoding):
+    played = (recording(2.0) // 64).astype(np.int16)
+    wrist = play(played, INFO, speed=4.0, queue_bytes=ROOMY)
+    with serial_link(f"{wrist.url}?baud={baud}") as link:
+        items = list(link.blocks())
+    assert link.choice.request.encoding == link.info.encoding == encoding
+    received = np.concatenate([block.samples for block in blocks(items)])
+    if link.info.encoding is Encoding.INT8:
+        assert np.abs(received - played).max() <= -(-512 // 127) / 2 + 0.5
+    else:
+        assert np.array_equal(received, played)
+    assert link.stats.frames_lost == 0
+
+
+def test_the_wrist_sends_as_it_is_asked_to(play):
+    wrist = play(recording(1.0), INFO, speed=10.0, queue_bytes=ROOMY)
+    with serial_link(wrist.url, encoding=Encoding.INT8) as link:
+        list(link.blocks())
+    assert link.info.encoding is Encoding.INT8
+    assert "int8, lossy, 20 samples a frame" in link.choice.text
+
+
+def test_an_encoding_that_the_wrist_does_not_offer_is_refused(play):
+    wrist = play(recording(1.0), replace(INFO, encodings=(Encoding.INT16,)))
+    with pytest.raises(HandshakeError, match="cannot send as RICE, it offers INT16"):
+        serial_link(wrist.url, encoding=Encoding.RICE).open()
+
+
+def test_frames_that_compress_badly_are_sent_in_halves_and_stay_exact(play):
+    played = recording(1.0)  # noise of full scale: RICE makes it longer
+    info = replace(INFO, samples_per_frame=40)
+    wrist = play(played, info, speed=4.0, queue_bytes=ROOMY, frame_bytes=700)
+    with serial_link(wrist.url, encoding=Encoding.RICE) as link:
+        items = list(link.blocks())
+    assert {len(block.samples) for block in blocks(items)} == {20}
+    assert np.array_equal(np.concatenate([block.samples for block in blocks(items)]), played)
+    assert (link.stats.frames_received, link.stats.frames_lost) == (100, 0)
+
+
+def test_a_ping_comes_back_and_the_clocks_are_compared(play):
+    wrist = play(recording(5.0), INFO, speed=1.01, queue_bytes=ROOMY)
+    with serial_link(wrist.url) as link:
+        asked_s = link.ping(0xDEADBEEF)
+        device_us = [block.device_us for block in blocks(list(link.blocks()))]
+        answered_s = link.answered_s(0xDEADBEEF)
+    assert answered_s is not None
+    assert answered_s >= asked_s
+    assert link.answered_s(1) is None
+    assert np.ptp(np.diff(device_us)) <= 1  # 10 ms frames, to the rounding
+    assert link.stats.drift_ppm == pytest.approx(10_000, abs=2_000)
+    assert link.stats.rate_hz == pytest.approx(2020, rel=0.002)
+
+
+def test_commands_that_cannot_be_read_are_counted_by_the_wrist(play):
+    wrist = play(recording(1.0), INFO, speed=2.0, queue_bytes=ROOMY)
+    with raw_host(wrist.path) as port:
+        bad = (b"\x09\x00", b"\x02\x01\x00", b"\x04\x01x", b"\x04\x00")
+        for payload in bad:
+            port.write(encode(Frame(FrameType.CONTROL, payload=payload)))
+        port.write(encode(Frame(FrameType.DATA)) + b"garbage\0")
+        port.write(encode(Frame(FrameType.CONTROL, payload=Control(ControlOp.STATUS).pack())))
+        decoder, heard = Decoder(), []
+        while not heard:
+            heard += decoder.feed(port.read(4096))
+    event = Event.unpack(heard[0].payload)
+    assert event.code is EventCode.STATUS
+    assert event.report.frames_refused == len(bad) + 2
+    wrist.stop.set()
 
 
 def test_a_damaged_frame_behind_a_socket_is_counted_and_located(serve):
@@ -403,10 +489,10 @@ def test_a_damaged_frame_behind_a_socket_is_counted_and_located(serve):
         peer.send(data(0), bytes(damaged), data(2), end(4))
         peer.wait_for(ControlOp.STOP)
 
-    with SerialLink(serve(session)) as link:
+    with serial_link(serve(session)) as link:
         items = list(link.blocks())
     assert [block.first_sample for block in blocks(items)] == [0, 2]
-    assert others(items) == [Gap(1, 1), Gap(3, 1), EndOfStream(Counters(4, 0))]
+    assert others(items) == [Gap(1, 1), Gap(3, 1), EndOfStream(Status(4, 0))]
     assert (link.stats.frames_corrupt, link.stats.frames_lost) == (1, 2)
 
 
@@ -420,10 +506,10 @@ def test_a_wrist_that_boots_while_the_port_stays_is_started_again(serve):
         peer.send(declare(booted, 0, FLAG_STREAMING), data(0), end(1))
         peer.wait_for(ControlOp.STOP)
 
-    with SerialLink(serve(session)) as link:
+    with serial_link(serve(session)) as link:
         items = list(link.blocks())
     assert [block.first_sample for block in blocks(items)] == [0, 1, 0]
-    assert others(items) == [Restarted(8), EndOfStream(Counters(1, 0))]
+    assert others(items) == [Restarted(8), EndOfStream(Status(1, 0))]
     assert (link.stats.restarts, link.stats.reconnects, link.stats.frames_lost) == (1, 0, 0)
 
 
@@ -438,12 +524,12 @@ def test_a_wrist_that_falls_silent_is_reconnected(serve):
         peer.send(data(5), end(6))
         peer.wait_for(ControlOp.STOP)
 
-    with SerialLink(serve(silent, alive), silence_s=0.2) as link:
+    with serial_link(serve(silent, alive), silence_s=0.2) as link:
         items = list(link.blocks())
     reconnected, *rest = others(items)
     assert isinstance(reconnected, Reconnected)
     assert reconnected.cause == "no intact frame for 0.2 s"
-    assert rest == [Gap(1, 4), EndOfStream(Counters(6, 0))]
+    assert rest == [Gap(1, 4), EndOfStream(Status(6, 0))]
 
 
 def test_a_wrist_of_another_protocol_version_is_refused(serve):
@@ -452,8 +538,8 @@ def test_a_wrist_of_another_protocol_version_is_refused(serve):
         peer.send(encode(Frame(FrameType.STREAM_INFO, payload=b"\x09" + SMALL.pack()[1:])))
         peer.wait_until_left()
 
-    with pytest.raises(HandshakeError, match="version 9, this host 1"):
-        SerialLink(serve(session)).open()
+    with pytest.raises(HandshakeError, match="version 9, this host 2"):
+        serial_link(serve(session)).open()
 
 
 def test_a_link_path_that_holds_a_file_is_not_overwritten(tmp_path):
