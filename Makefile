@@ -14,7 +14,8 @@ venv: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[host,arm,onnx,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e '.[host,arm,onnx,virtual-ble,brainflow,lsl,dev]'
 	touch $@
 
 # The last tflite-runtime, which boards still have; it needs an older numpy than all else.

@@ -20,7 +20,8 @@ from embridge.device.errors import RecordingError
 from embridge.device.live import LiveRun, run_live
 from embridge.device.pipeline import Model, decide_recording
 from embridge.device.recordings import REST, UNLABELLED, Recording, read_recording
-from embridge.device.sources import open_source, physical, stream_of
+from embridge.device.source import physical
+from embridge.device.sources import open_source, stream_of
 from embridge.firmware_bridge import LinkError
 
 STOP_TIMEOUT_S = 10.0

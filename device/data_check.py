@@ -172,7 +172,7 @@ def _check_signal(recording: Recording, file: str) -> Iterator[Finding]:
     if flat.any():
         text = f"{_channels(np.flatnonzero(flat))} never changes"
         yield Finding("error", file, text, "check electrode and cable, then record it again")
-    clipped = _clipped_share(emg, recording.is_envelope)  # C
+    clipped = clipped_share(emg, recording.is_envelope)  # C
     bad = (clipped > CLIPPED_SHARE) & ~flat
     if bad.any():
         text = f"{_channels(np.flatnonzero(bad))} clipped in {clipped[bad].max():.1%} of samples"
@@ -180,7 +180,7 @@ def _check_signal(recording: Recording, file: str) -> Iterator[Finding]:
     if recording.is_envelope or len(emg) < recording.rate_hz:
         return
     for mains_hz in (50.0, 60.0):
-        share = _power_share(emg, recording.rate_hz, mains_hz)  # C
+        share = power_share(emg, recording.rate_hz, mains_hz)  # C
         hum = share > HUM_SHARE
         if hum.any():
             text = f"{mains_hz:g} Hz hum holds {share[hum].max():.0%} of the power of "
@@ -188,7 +188,7 @@ def _check_signal(recording: Recording, file: str) -> Iterator[Finding]:
             yield Finding("warning", file, text, "switch the notch filter on; check skin contact")
 
 
-def _clipped_share(emg: NDArray[np.float32], is_envelope: bool) -> NDArray[np.float64]:
+def clipped_share(emg: NDArray[np.float32], is_envelope: bool) -> NDArray[np.float64]:
     """Share of samples pinned to the highest or lowest value, (C,).
 
     A signal within its range thins out towards its extremes; a clipped one piles up there, with
@@ -207,7 +207,7 @@ def _clipped_share(emg: NDArray[np.float32], is_envelope: bool) -> NDArray[np.fl
     return share
 
 
-def _power_share(emg: NDArray[np.float32], rate_hz: float, centre_hz: float) -> NDArray[np.float64]:
+def power_share(emg: NDArray[np.float32], rate_hz: float, centre_hz: float) -> NDArray[np.float64]:
     """Share of each channel's power from 20 to 450 Hz that lies within 1.5 Hz of a frequency."""
     frequency_hz, power = scipy.signal.welch(emg, rate_hz, nperseg=int(rate_hz), axis=0)  # F C
     band = (frequency_hz >= 20.0) & (frequency_hz <= 450.0)

@@ -7,13 +7,15 @@
 Files written here keep that layout, so that the data set's own tools read them, and add what it has
 no place for: columns `gesture` i2, `trial` i4, `repetition` i2, and the attributes in
 `_extra_attributes`. Their joint and channel counts are free, and `joint_angles` is left out where
-there is no pose.
+there is no pose, or, as in files of the recorder, all 0 and disowned by the attribute `has_pose`.
 """
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import h5py
 import numpy as np
@@ -32,29 +34,44 @@ JOINT_NAMES = (
     "PINKY_MCP_AA", "PINKY_MCP_FE", "PINKY_PIP_FE", "PINKY_DIP_FE",
 )  # fmt: skip
 
+TABLE: Final = "emg2pose/timeseries"
+CHUNK_ROWS: Final = 4096
+STORAGE: Final = {"shuffle": True, "compression": "gzip", "compression_opts": 1}
+
 _SIDES = ("_both", "_left", "_right")
 
 
 def read_emg2pose(path: Path) -> Recording:
     """Read one file; raises RecordingError when it is not a whole emg2pose file."""
+    with readable(path), h5py.File(path, "r") as file:
+        dataset, attributes = checked_table(path, file)
+        rows = dataset[:]
+    return _recording(path, rows, attributes)
+
+
+def checked_table(path: Path, file: h5py.File) -> tuple[Any, dict[str, Any]]:
+    """The dataset of rows and the attributes; RecordingError when they are not emg2pose's."""
+    if TABLE not in file:
+        raise RecordingError(
+            f"{path.name}: expected the emg2pose dataset /{TABLE}, got "
+            f"{sorted(file) or 'an empty file'}: this is another kind of HDF5 file"
+        )
+    attributes = {key: _plain(value) for key, value in file["emg2pose"].attrs.items()}
+    _check_columns(path, file[TABLE], attributes)
+    return file[TABLE], attributes
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what h5py raises on damaged files into RecordingError."""
     try:
-        with h5py.File(path, "r") as file:
-            if "emg2pose/timeseries" not in file:
-                raise RecordingError(
-                    f"{path.name}: expected the emg2pose dataset /emg2pose/timeseries, got "
-                    f"{sorted(file) or 'an empty file'}: this is another kind of HDF5 file"
-                )
-            attributes = {key: _plain(value) for key, value in file["emg2pose"].attrs.items()}
-            dataset = file["emg2pose/timeseries"]
-            _check_columns(path, dataset, attributes)
-            rows = dataset[:]
+        yield
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise RecordingError(
             f"{path.name}: cannot be read as HDF5 (truncated file?): expected an emg2pose "
             f"recording, got '{reason}': download or record it again"
         ) from error
-    return _recording(path, rows, attributes)
 
 
 def write_emg2pose(
@@ -79,9 +96,8 @@ def write_emg2pose(
             group = file.create_group("emg2pose")
             group.attrs.update(attributes)
             group.create_dataset(
-                "timeseries", data=rows, chunks=(min(len(rows), 4096),), shuffle=True,
-                compression="gzip", compression_opts=1,
-            )  # fmt: skip
+                "timeseries", data=rows, chunks=(min(len(rows), CHUNK_ROWS),), **STORAGE
+            )
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -110,12 +126,17 @@ def _rows(recording: Recording, start_s: float) -> NDArray[np.void]:
     columns += [
         ("emg", "<f4", (channels,)), ("gesture", "<i2"), ("trial", "<i4"), ("repetition", "<i2"),
     ]  # fmt: skip
+    if recording.sample_index is not None:
+        columns.append(("sample_index", "<i8"))
     rows = np.zeros(samples, np.dtype(columns))
-    rows["time"] = start_s + np.arange(samples) / recording.rate_hz
+    index = np.arange(samples) if recording.sample_index is None else recording.sample_index
+    rows["time"] = start_s + (index - index[:1]) / recording.rate_hz
     if pose is not None:
         rows["joint_angles"] = np.where(recording.pose_valid[:, None], pose, 0.0)
     for column in ("emg", "gesture", "trial", "repetition"):
         rows[column] = getattr(recording, column)
+    if recording.sample_index is not None:
+        rows["sample_index"] = index
     return rows
 
 
@@ -161,7 +182,7 @@ def _check_columns(path: Path, dataset: Any, attributes: dict[str, Any]) -> None
 
 def _recording(path: Path, rows: NDArray[np.void], attributes: dict[str, Any]) -> Recording:
     names = rows.dtype.names or ()
-    pose, valid = _pose(rows)
+    pose, valid = _pose(rows, bool(attributes.get("has_pose", True)))
     stage = attributes["stage"]
     for side in _SIDES:
         stage = stage.removesuffix(side)
@@ -186,12 +207,15 @@ def _recording(path: Path, rows: NDArray[np.void], attributes: dict[str, Any]) -
         emg_unit_per_count=attributes.get("emg_unit_per_count"),
         synthetic=attributes.get("synthetic", False),
         measured_rate_hz=_measured_rate_hz(path, rows["time"]),
+        sample_index=rows["sample_index"] if "sample_index" in names else None,
     )
 
 
-def _pose(rows: NDArray[np.void]) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_]]:
+def _pose(
+    rows: NDArray[np.void], has_pose: bool
+) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_]]:
     """Angles (T, J) and where they are valid; a row of all 0 is failed inverse kinematics."""
-    if "joint_angles" not in (rows.dtype.names or ()):
+    if not has_pose or "joint_angles" not in (rows.dtype.names or ()):
         return None, np.zeros(len(rows), bool)
     angles = rows["joint_angles"]  # T J
     valid = np.isfinite(angles).all(axis=1) & ~np.isclose(angles, 0.0).all(axis=1)

@@ -6,16 +6,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embridge.device.decision import Debouncer, Decision, Event
 from embridge.device.errors import ConfigError
 from embridge.device.frontend import FrontEnd, UserProfile, fit_profile
 from embridge.device.manifest import InputSpec
 from embridge.device.pipeline import Model, Pipeline
-from embridge.device.sources import Source, physical
+from embridge.device.source import Source, physical
 from embridge.firmware_bridge import Block, EndOfStream, Gap, Reconnected, Restarted, StreamInfo
 
 Sink = Callable[[dict[str, Any]], None]
+Samples = Callable[[Block, NDArray[np.float32]], None]
 
 
 @dataclass
@@ -64,6 +66,7 @@ def run_live(
     sink: Sink,
     *,
     on_decision: Sink | None = None,
+    on_samples: Samples | None = None,
     on_link: Callable[[str], None] = lambda text: None,
     seconds: float | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -71,13 +74,16 @@ def run_live(
 ) -> LiveRun:
     """Read an opened source to its end; events go to `sink`, every decision to `on_decision`.
 
+    on_samples: gets each block with its values (T, C) in the stream's unit
     seconds: stop after so much EMG
 
     Raises ConfigError when the stream is not what the model expects, LinkError when it is lost.
     """
     manifest = model.package.manifest
     check_stream(source.info, manifest.input)
-    on_link(_announcement(source.info))
+    on_link(announcement(source.info))
+    if source.how:
+        on_link(f"samples travel as {source.how}")
     pipeline = Pipeline(model)
     debouncer = Debouncer(manifest.decision, manifest.input.hop_ms)
     run = LiveRun()
@@ -90,7 +96,10 @@ def run_live(
     try:
         for item in source.blocks():
             if isinstance(item, Block):
-                for decision in pipeline.push(physical(item.samples, source.info.scale)):
+                values = physical(item.samples, source.info.scale)  # T C
+                if on_samples:
+                    on_samples(item, values)
+                for decision in pipeline.push(values):
                     run.decisions.append(decision)
                     run.latency_ms.append(1000 * (clock() - item.arrived_s))
                     if on_decision:
@@ -181,7 +190,8 @@ def _link_counts(source: Source, ended: bool) -> dict[str, Any]:
     }
 
 
-def _announcement(info: StreamInfo) -> str:
+def announcement(info: StreamInfo) -> str:
+    """What a wrist says of itself, in one line."""
     held = info.model_sha256.hex()[:12] if any(info.model_sha256) else "none"
     return (
         f"wrist {info.device or '?'} (firmware {info.firmware or '?'}): {info.n_ch} channels at "

@@ -34,6 +34,8 @@ class Recording:
         it (0 = rest or unknown)
     emg_unit_per_count: size of one ADC count in `emg_unit`, or None where the file does not say
     ring: how many electrodes, from the first channel on, go once around the arm; None: all
+    sample_index: (T,) int64, number of each sample in the stream it was recorded from: a jump is a
+        gap that no window may span; None where the rows follow each other without gaps
     measured_rate_hz: rate implied by the file's own time stamps, or None where it has none
     """
 
@@ -56,6 +58,7 @@ class Recording:
     synthetic: bool = False
     measured_rate_hz: float | None = None
     ring: int | None = None
+    sample_index: NDArray[np.int64] | None = None
 
 
 def find_recordings(path: Path) -> list[Path]:

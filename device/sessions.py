@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,19 @@ from pydantic import ValidationError
 
 from embridge.device.errors import ConfigError
 from embridge.device.frontend import UserProfile
-from embridge.device.live import Sink, calibrate, run_live
+from embridge.device.live import calibrate, run_live
 from embridge.device.package import read_package
 from embridge.device.pipeline import open_model
-from embridge.device.sources import Source, open_source
+from embridge.device.recordings import REST
+from embridge.device.sinks import open_sink
+from embridge.device.source import Source
+from embridge.device.sources import open_source
 
 
 def run_session(
     package: Path,
     url: str,
-    sink: Sink,
+    sinks: Sequence[str],
     *,
     user: Path | None = None,
     stage: str = "tflite-int8",
@@ -31,22 +34,43 @@ def run_session(
 ) -> dict[str, Any]:
     """Live gestures from a package and a source until the stream ends or Ctrl-C; the summary.
 
+    sinks: where events, decisions and samples go; see `device.sinks`
     decisions: file that receives one JSON line per decision
     """
     profile = read_profile(user) if user else None
     model = open_model(read_package(package), stage, profile)
+    labels = model.package.manifest.labels
     with ExitStack() as stack:
         source = stack.enter_context(open_source(url))
-        stack.enter_context(_stopped_by_signals(source))
-        on_decision = None
+        stack.enter_context(stopped_by_signals(source))
+        outs = [
+            stack.enter_context(open_sink(spec, info=source.info, labels=labels, null_gesture=REST))
+            for spec in sinks
+        ]
+        takers = [out.decisions for out in outs if out.decisions]
         if decisions:
             file = stack.enter_context(decisions.open("w"))
-
-            def on_decision(line: dict[str, Any]) -> None:
-                file.write(json.dumps(line) + "\n")
-
-        live = run_live(model, source, sink, on_decision=on_decision, on_link=log, seconds=seconds)
+            takers.append(lambda line: print(json.dumps(line), file=file))
+        live = run_live(
+            model,
+            source,
+            _to_all([out.events for out in outs if out.events]),
+            on_decision=_to_all(takers),
+            on_samples=_to_all([out.samples.push for out in outs if out.samples]),
+            on_link=log,
+            seconds=seconds,
+        )
     return live.summary() | {"source": url, "stage": stage, "tier": model.tier}
+
+
+def _to_all(takers: Sequence[Callable[..., None]]) -> Callable[..., None]:
+    """One function that hands what it gets to each of these."""
+
+    def give(*values: Any) -> None:
+        for take in takers:
+            take(*values)
+
+    return give
 
 
 def calibrate_user(
@@ -59,7 +83,7 @@ def calibrate_user(
 ) -> dict[str, Any]:
     """Measure a wearer's profile from a source and write it; raises ConfigError or LinkError."""
     manifest = read_package(package).manifest
-    with open_source(url) as source, _stopped_by_signals(source):
+    with open_source(url) as source, stopped_by_signals(source):
         profile = calibrate(manifest.front_end, manifest.input, source, user, seconds, progress)
     temporary = output.with_name(output.name + ".part")
     temporary.write_text(profile.model_dump_json(indent=1))
@@ -79,7 +103,7 @@ def read_profile(path: Path) -> UserProfile:
 
 
 @contextmanager
-def _stopped_by_signals(source: Source) -> Iterator[None]:
+def stopped_by_signals(source: Source) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the stream, so that what was done is still reported."""
     before = {
         number: signal.signal(number, lambda *_: source.stop())

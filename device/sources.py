@@ -1,89 +1,58 @@
-"""Where samples come from: a wrist on a port, or a recording played through the same path.
+"""From a URL to a source of samples.
 
-serial:///dev/ttyACM0?baud=921600   socket://HOST:PORT   replay://FILE?speed=1 (speed=0: unpaced)
+serial:///dev/ttyACM0?baud=921600     socket://HOST:PORT, rfc2217://HOST:PORT: as pyserial has them
+ble://NAME or ADDRESS                 a wrist over Bluetooth LE; ble:// takes the first one found
+qemu://mps2-an386?recording=FILE      the C firmware on an emulated board
+virtual://?recording=FILE&seed=0      a wrist in this process
+virtual+ble://?phy=1M&interval_ms=30  the same behind a virtual radio
+replay://FILE?speed=1                 a recording without a wire; speed=0: as fast as it can
+myo://NAME   cyton:///dev/ttyUSB0   brainflow://SYNTHETIC_BOARD     other people's devices
+
+Links to a wrist also take encoding=int16|rice|int8.
 """
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
-from urllib.parse import parse_qs, urlsplit
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embridge.device.errors import ConfigError
 from embridge.device.recordings import Recording, read_recording
+from embridge.device.source import Source
+from embridge.device.urls import parse_options, positive, switch
 from embridge.firmware_bridge import (
-    Block,
-    EndOfStream,
-    Item,
-    LinkStats,
+    Encoding,
     SerialTransport,
-    Status,
     StreamInfo,
+    Transport,
     WristLink,
     default_samples_per_frame,
     parse_url,
     to_counts,
 )
+from embridge.firmware_bridge.ports import PYSERIAL_SCHEMES
 
-LATER = {"ble": "BLE", "virtual": "in-process virtual wrists", "qemu": "emulated boards"}
-
-
-class Source(Protocol):
-    """A stream of blocks from a wrist or a file; `info` is what it declares about itself."""
-
-    @property
-    def info(self) -> StreamInfo:
-        """What the stream carries."""
-
-    @property
-    def stats(self) -> LinkStats:
-        """Counts so far."""
-
-    def blocks(self) -> Iterator[Item]:
-        """What arrives, in order."""
-
-    def stop(self) -> None:
-        """End `blocks` soon; safe from a signal handler."""
-
-    def __enter__(self) -> Self:
-        """Open."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        /,
-    ) -> None:
-        """Close."""
+SYNTHETIC_SECONDS: Final = 20.0
+MOST_SPEED: Final = 1e6
 
 
 def open_source(url: str) -> Source:
-    """The source a URL names, not yet opened; ConfigError for a URL that names none."""
-    parts = urlsplit(url)
-    if parts.scheme in ("serial", "socket"):
-        return WristLink(SerialTransport(url, parse_url(url)))
-    if parts.scheme == "replay":
-        speed = parse_qs(parts.query).get("speed", ["1"])[0]
-        try:
-            return ReplaySource(Path(parts.netloc + parts.path), speed=float(speed))
-        except ValueError as error:
-            raise ConfigError(
-                f"{url}: speed={speed!r}: expected a number, 0 for unpaced"
-            ) from error
-    if parts.scheme in LATER:
-        raise ConfigError(f"{url}: {LATER[parts.scheme]} are not supported by this version")
-    raise ConfigError(f"{url}: expected serial://PORT, socket://HOST:PORT or replay://FILE")
+    """The source a URL names, not yet opened; ConfigError or PortNotFound for one that names none.
 
-
-def physical(counts: NDArray[np.int16], scale: float) -> NDArray[np.float32]:
-    """Counts -> values in the stream's unit; the one place where this is done."""
-    return (counts * np.float64(scale)).astype(np.float32)
+    FileNotFoundError or RecordingError when the URL names a recording that cannot be read.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme in _FOREIGN:
+        return _FOREIGN[scheme](url)
+    encoding, rest = _take_encoding(url)
+    for schemes, opener in _WRISTS:
+        if scheme in schemes:
+            return WristLink(opener(rest), encoding=encoding)
+    known = ", ".join(f"{name}://" for name in sorted([*_FOREIGN, *(s[0] for s, _ in _WRISTS)]))
+    raise ConfigError(f"{url}: expected a URL that begins with one of {known}")
 
 
 def stream_of(
@@ -100,62 +69,119 @@ def stream_of(
         scale=scale,
         boot_id=int(np.random.default_rng().integers(2**32)),
         envelope=recording.is_envelope,
-        firmware="virtual 1",
+        firmware="virtual 2",
         device=recording.user[:16],
         model_sha256=model_sha256,
     )
     return counts, info
 
 
-class ReplaySource:
-    """Plays a recording without a wire, frame by frame, at `speed` times its rate."""
+def _take_encoding(url: str) -> tuple[Encoding | None, str]:
+    """The `encoding` option, and the URL without it."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    name = options.pop("encoding", None)
+    if name is None:
+        return None, url
+    names = [encoding.name.lower() for encoding in Encoding]
+    if name not in names:
+        raise ConfigError(f"{url}: encoding={name!r}: expected one of {', '.join(names)}")
+    rest = f"{parts.scheme}://{parts.netloc}{parts.path}"
+    return Encoding[name.upper()], rest + (f"?{urlencode(options, safe='/:')}" if options else "")
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        speed: float = 1.0,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._path, self._speed, self._clock, self._sleep = path, speed, clock, sleep
-        self._stopped = False
-        self._stats = LinkStats()
 
-    def __enter__(self) -> Self:
-        """Read the recording."""
-        self._counts, self._info = stream_of(read_recording(self._path))
-        return self
+def _serial(url: str) -> Transport:
+    return SerialTransport(url, parse_url(url))
 
-    def __exit__(self, *exc: object) -> None:
-        """Nothing to close."""
 
-    @property
-    def info(self) -> StreamInfo:
-        """What the recording declares."""
-        return self._info
+_PLAYER: Final = {"recording": "", "seed": "0", "speed": "1", "loop": ""}
 
-    @property
-    def stats(self) -> LinkStats:
-        """Counts so far; nothing can be lost."""
-        return replace(self._stats)
 
-    def stop(self) -> None:
-        """End `blocks` soon."""
-        self._stopped = True
+def _played(url: str, options: dict[str, str]) -> tuple[NDArray[np.int16], StreamInfo, bool]:
+    """Counts, declaration and whether to loop, of the recording or of the synthetic signal."""
+    from embridge.firmware_bridge.synthetic_signal import synthetic_counts
 
-    def blocks(self) -> Iterator[Item]:
-        """The recording in frames, then the end."""
-        step, began_s = self._info.samples_per_frame, self._clock()
-        for start in range(0, len(self._counts), step):
-            if self._stopped:
-                return
-            part = self._counts[start : start + step]
-            if self._speed > 0:
-                due_s = began_s + (start + len(part)) / self._info.rate_hz / self._speed
-                self._sleep(max(0.0, due_s - self._clock()))
-            self._stats.frames_received += 1
-            self._stats.samples_received += len(part)
-            yield Block(start, part, self._clock())
-        self._stats.declared = Status(self._stats.frames_received, 0)
-        yield EndOfStream(self._stats.declared)
+    if options["recording"]:
+        counts, info = stream_of(read_recording(Path(options["recording"])))
+        return counts, info, switch(url, "loop", options["loop"] or "0")
+    if not options["seed"].isdecimal():
+        raise ConfigError(f"{url}: seed={options['seed']!r}: expected a whole number")
+    seed = int(options["seed"])
+    info = StreamInfo(16, 2000.0, 20, "uV", 0.5, boot_id=seed + 1, firmware="virtual 2",
+                      device="synthetic")  # fmt: skip
+    counts = synthetic_counts(SYNTHETIC_SECONDS, seed=seed)
+    return counts, info, switch(url, "loop", options["loop"] or "1")
+
+
+def _virtual(url: str) -> Transport:
+    from embridge.firmware_bridge.virtual_transport import VirtualTransport
+
+    _, options = parse_options(url, _PLAYER)
+    counts, info, loop = _played(url, options)
+    speed = positive(url, "speed", options["speed"], MOST_SPEED)
+    return VirtualTransport(url, counts, info, speed=speed, loop=loop)
+
+
+def _qemu(url: str) -> Transport:
+    from embridge.firmware_bridge.qemu_transport import QemuTransport
+
+    board, options = parse_options(url, _PLAYER)
+    counts, info, loop = _played(url, options)
+    speed = positive(url, "speed", options["speed"], MOST_SPEED)
+    return QemuTransport(url, board, counts, info, speed=speed, loop=loop)
+
+
+def _ble(url: str) -> Transport:
+    from embridge.firmware_bridge.ble_transport import BleTransport
+
+    return BleTransport(url)
+
+
+def _virtual_ble(url: str) -> Transport:
+    from embridge.firmware_bridge.virtual_ble import VirtualBleTransport, radio_defaults
+
+    _, options = parse_options(url, {**_PLAYER, **radio_defaults()})
+    counts, info, loop = _played(url, options)
+    return VirtualBleTransport(url, counts, info, options, loop=loop)
+
+
+def _replay(url: str) -> Source:
+    from embridge.device.replay import ReplaySource
+
+    path, options = parse_options(url, {"speed": "1"})
+    speed = options["speed"]
+    paced = 0.0 if speed == "0" else positive(url, "speed", speed, MOST_SPEED)
+    return ReplaySource(Path(path), speed=paced)
+
+
+def _myo(url: str) -> Source:
+    from embridge.device.foreign.myo import MyoSource
+
+    return MyoSource(url)
+
+
+def _cyton(url: str) -> Source:
+    from embridge.device.foreign.cyton import CytonSource
+
+    return CytonSource(url)
+
+
+def _brainflow(url: str) -> Source:
+    from embridge.device.foreign.brainflow_board import BrainFlowSource
+
+    return BrainFlowSource(url)
+
+
+_WRISTS: Final[tuple[tuple[tuple[str, ...], Callable[[str], Transport]], ...]] = (
+    (("serial", *PYSERIAL_SCHEMES), _serial),
+    (("virtual",), _virtual),
+    (("qemu",), _qemu),
+    (("ble",), _ble),
+    (("virtual+ble",), _virtual_ble),
+)
+_FOREIGN: Final[dict[str, Callable[[str], Source]]] = {
+    "replay": _replay,
+    "myo": _myo,
+    "cyton": _cyton,
+    "brainflow": _brainflow,
+}

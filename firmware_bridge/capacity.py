@@ -7,11 +7,14 @@ apart; such pairs follow each other until the next one would not fit the connect
 
 from typing import Final
 
+from embridge.firmware_bridge.errors import HandshakeError
 from embridge.firmware_bridge.protocol import LinkParameters
 from embridge.firmware_bridge.transport import Capacity
 
-MARGIN: Final = 0.10  # kept for retransmissions, and for what else the host does with its radio
+MARGIN: Final = 0.2  # carries a stream through the loss of every tenth packet
 T_IFS_US: Final = 150
+MIN_OCTETS: Final = 27  # without data length extension
+MAX_OCTETS: Final = 251
 PHY_1M: Final = 1
 PHY_2M: Final = 2
 PHY_NAMES: Final = {PHY_1M: "1M", PHY_2M: "2M", 3: "coded"}
@@ -40,7 +43,7 @@ def pair_us(central_octets: int, wrist_octets: int, phy: int) -> int:
 
 def ble_payload_bytes_per_s(link: LinkParameters) -> float:
     """Most bytes of frames per second, when each fills a notification and no packet is lost."""
-    full, rest = divmod(link.mtu - ATT_HEADER_BYTES + _HEADERS, link.octets)
+    full, rest = divmod(L2CAP_HEADER_BYTES + link.mtu, link.octets)
     sizes = [link.octets] * full + [rest] * (rest > 0)
     durations_us = [pair_us(0, octets, link.phy) for octets in sizes]
     sent = 0
@@ -55,7 +58,12 @@ def ble_payload_bytes_per_s(link: LinkParameters) -> float:
 
 
 def ble_capacity(link: LinkParameters) -> Capacity:
-    """What a connection with these parameters carries, less MARGIN."""
+    """What a connection with these parameters carries, less MARGIN.
+
+    HandshakeError when they cannot be.
+    """
+    if not (link.interval_us > 0 and MIN_OCTETS <= link.octets <= MAX_OCTETS and link.mtu >= 23):
+        raise HandshakeError(f"the wrist tells impossible parameters, {link}: check its firmware")
     return Capacity(
         bytes_per_s=(1 - MARGIN) * ble_payload_bytes_per_s(link),
         frame_bytes=link.mtu - ATT_HEADER_BYTES,
@@ -65,6 +73,3 @@ def ble_capacity(link: LinkParameters) -> Capacity:
         ),
         advice="use the 2M PHY and data length extension on both sides, or send fewer channels",
     )
-
-
-_HEADERS: Final = ATT_HEADER_BYTES + L2CAP_HEADER_BYTES

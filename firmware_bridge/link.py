@@ -100,6 +100,11 @@ class WristLink:
         return self._choice
 
     @property
+    def how(self) -> str:
+        """How samples travel, in words."""
+        return self.choice.text
+
+    @property
     def stats(self) -> LinkStats:
         """A copy of the counts so far."""
         return replace(
@@ -129,12 +134,13 @@ class WristLink:
         self._stop.set()
 
     def close(self) -> None:
-        """Ask the wrist to pause and close the line; does nothing when it is closed."""
+        """Ask the wrist to pause, close the line and free it; the link is used up."""
         if self._open:
             # The line may be gone already, and then nobody is left to be told.
             with contextlib.suppress(OSError):
                 self._talk.send(ControlOp.STOP)
             self._close_line()
+        self._transport.release()
 
     def ping(self, nonce: int) -> float:
         """Send PING; return when, on the clock. `answered_s(nonce)` tells when it came back."""

@@ -4,7 +4,7 @@ import errno
 import os
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import serial
 from serial.tools import list_ports
@@ -12,7 +12,8 @@ from serial.tools import list_ports
 from embridge.firmware_bridge.errors import PortNotFound
 
 DEFAULT_BAUD: Final = 921_600
-READ_TIMEOUT_S: Final = 0.005  # the longest that a complete frame waits in the kernel
+PYSERIAL_SCHEMES: Final = ("socket", "rfc2217", "loop", "spy", "hwgrep", "alt", "cp2110")
+READ_TIMEOUT_S: Final = 0.002  # the longest that a complete frame waits in the kernel
 WRITE_TIMEOUT_S: Final = 1.0
 
 
@@ -25,17 +26,20 @@ class Address:
 
 
 def parse_url(url: str) -> Address:
-    """`serial://DEVICE?baud=N` or `socket://HOST:PORT`; PortNotFound when it is neither."""
+    """`serial://DEVICE?baud=N`, or a URL of pyserial; PortNotFound when it is neither."""
     parts = urlsplit(url)
     port = unquote(parts.netloc + parts.path)
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if parts.scheme == "socket" and port and not options:
-        return Address(url, None)
-    baud = options.pop("baud", str(DEFAULT_BAUD))
-    if parts.scheme == "serial" and port and not options and baud.isdecimal() and int(baud) > 0:
-        return Address(port, int(baud))
+    baud = options.pop("baud", None)
+    if baud is None or (baud.isdecimal() and int(baud) > 0):
+        if parts.scheme == "serial" and port and not options:
+            return Address(port, int(baud or DEFAULT_BAUD))
+        if parts.scheme in PYSERIAL_SCHEMES and (port or parts.scheme == "loop"):
+            query = f"?{urlencode(options, safe='/')}" if options else ""
+            own = f"{parts.scheme}://{parts.netloc}{parts.path}{query}"
+            return Address(own, int(baud) if baud else None)
     raise PortNotFound(
-        f"expected serial:///dev/ttyACM0?baud={DEFAULT_BAUD} or socket://host:port, got {url!r}"
+        f"expected serial:///dev/ttyACM0?baud={DEFAULT_BAUD} or a URL of pyserial as socket://host:port, got {url!r}"
     )
 
 
@@ -50,7 +54,7 @@ def open_port(address: Address) -> Any:
             baudrate=address.baud or DEFAULT_BAUD,
             timeout=READ_TIMEOUT_S,
             write_timeout=WRITE_TIMEOUT_S,
-            exclusive=None if address.baud is None else True,
+            exclusive=None if "://" in address.port else True,
         )
     except (OSError, ValueError) as error:  # ValueError: a baud rate that the driver refuses
         raise PortNotFound(_why_not(address, error)) from error

@@ -57,6 +57,9 @@ class SerialTransport:
             self._port.close()
             self._port = None
 
+    def release(self) -> None:
+        """Nothing outlives the port."""
+
     def capacity(self) -> Capacity:
         """The baud rate, 10 bits a byte; unlimited where the line has none."""
         if self._baud is None:

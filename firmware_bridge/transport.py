@@ -48,6 +48,9 @@ class Transport(Protocol):
     def close(self) -> None:
         """Close the line; does nothing when it is closed."""
 
+    def release(self) -> None:
+        """Free what outlives `close`, as an emulated board does; the transport is used up."""
+
     def capacity(self) -> Capacity:
         """What the open line carries."""
 

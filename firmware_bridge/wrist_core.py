@@ -11,10 +11,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from embridge.firmware_bridge.codec import Encoding
+from embridge.firmware_bridge.codec import Encoding, guaranteed_bytes
 from embridge.firmware_bridge.frames import (
     FLAG_STREAMING,
     MAX_FRAME_BYTES,
+    MAX_PAYLOAD_BYTES,
     OVERHEAD_BYTES,
     DataFrame,
     Frame,
@@ -36,8 +37,10 @@ from embridge.firmware_bridge.stream_info import StreamInfo
 from embridge.firmware_bridge.transmit_queue import TransmitQueue
 
 DECLARE_S: Final = 1.0  # between two STREAM_INFO, each with a STATUS
+FRAMES_PER_STEP: Final = 1024  # a wrist that cannot keep up is late, but still listens
 END_AGAIN_S: Final = 0.2  # between two END_OF_STREAM
 END_WAIT_S: Final = 2.0  # how long the host may take to notice the end
+_LENGTHS: Final = {op: (0,) for op in ControlOp} | {ControlOp.START: (0, 2), ControlOp.PING: (4,)}
 
 
 class WristCore:
@@ -151,6 +154,8 @@ class WristCore:
         self._overrun = self._overrun or frames > 0
 
     def _obey(self, control: Control, now_s: float) -> None:
+        if len(control.value) not in _LENGTHS[control.op]:
+            raise ValueError(f"{control.op.name} with a value of {len(control.value)} bytes")
         if control.op is ControlOp.PING:
             (nonce,) = np.frombuffer(control.value, "<u4")
             self._queue_event(EventCode.PONG, Pong(self._device_us(now_s), int(nonce)), now_s)
@@ -174,6 +179,8 @@ class WristCore:
         if request is None or request.encoding not in self.info.encodings:
             return
         samples = request.samples_per_frame or self.info.samples_per_frame
+        if guaranteed_bytes(Encoding.INT16, samples, self.info.n_ch) > MAX_PAYLOAD_BYTES:
+            return
         self.info = replace(self.info, encoding=request.encoding, samples_per_frame=samples)
 
     def _queue_due_frames(self, now_s: float, connected: bool) -> None:
@@ -181,12 +188,17 @@ class WristCore:
         if self._began_s is None or self._ended_s is not None:
             return
         taken = (now_s - self._began_s) * self._speed * self.info.rate_hz
-        while (end := self._end_of_frame(self.info.samples_per_frame)) > self._next_sample:
+        for _ in range(FRAMES_PER_STEP):
+            end = self._end_of_frame(self.info.samples_per_frame)
+            if end == self._next_sample:
+                break
             if end > taken:
                 return
             end = self._send(end, now_s) if self.streaming else self._skip(end)
             self._next_frame += 1
             self._next_sample = end
+        else:
+            return
         if connected:
             self._ended_s = self._report_at_s = now_s
 

@@ -30,9 +30,6 @@ DataPath = Annotated[Path, typer.Option("--data", help="Folder or file of record
 Tier = Annotated[str, typer.Option(help="T0: no user profile; T1: profile from unlabelled EMG.")]
 Package = Annotated[Path, typer.Argument(help="Model package, NAME.embridge.")]
 Encoder = Annotated[str, typer.Option(help="watch, or base for Linux-class boards.")]
-SourceUrl = Annotated[
-    str, typer.Option("--source", help="serial:///dev/ttyACM0, socket://HOST:PORT, replay://FILE")
-]
 
 
 def main() -> None:
@@ -211,64 +208,6 @@ def embed(
     show({"output": str(output), "shape": shape}, json_, lambda: f"{output}: {shape}")
 
 
-@app.command()
-def calibrate(
-    package: Package,
-    source: SourceUrl,
-    output: Annotated[Path, typer.Option("-o", help="USER.profile.json")],
-    seconds: Annotated[float, typer.Option(help="How much unlabelled EMG to use.")] = 60.0,
-    user: Annotated[str | None, typer.Option(help="Name; the output's name otherwise.")] = None,
-    json_: Json = False,
-) -> None:
-    """Measure a wearer's profile (tier T1): move the hand freely for a minute."""
-    from embridge.device.sessions import calibrate_user
-
-    with reporting() as progress:
-        name = user or output.name.split(".")[0]
-        profile = calibrate_user(package, source, output, name, seconds, progress)
-    show(profile, json_, lambda: f"{output}: {profile['seconds']:.1f} s of {name}")
-
-
-@app.command()
-def run(
-    package: Package,
-    source: SourceUrl,
-    user: Annotated[Path | None, typer.Option(help="USER.profile.json")] = None,
-    stage: Annotated[str, typer.Option(help="tflite-int8, executorch-int8 ...")] = "tflite-int8",
-    decisions: Annotated[Path | None, typer.Option(help="Also write every decision here.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Stop after so much EMG.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="End with a summary line.")] = False,
-) -> None:
-    """Live gestures: one JSON line per event."""
-    from embridge.device.sessions import run_session
-
-    def emit(line: dict[str, Any]) -> None:
-        print(json.dumps(line), flush=True)
-
-    summary = run_session(
-        package,
-        source,
-        emit,
-        user=user,
-        stage=stage,
-        decisions=decisions,
-        seconds=seconds,
-        log=log,
-    )
-    if json_:
-        emit({"v": 1, "summary": summary})
-    log(_session_line(summary))
-
-
-def _session_line(summary: dict[str, Any]) -> str:
-    latency = summary["latency_ms"]
-    return (
-        f"{summary['seconds']:.1f} s: {summary['decisions']} decisions, {summary['events']} "
-        f"events; frames lost {summary['frames_lost']}, corrupt {summary['frames_corrupt']}; "
-        f"latency p50 {latency['p50']} ms, p99 {latency['p99']} ms; tier {summary['tier']}"
-    )
-
-
 def checked_tier(text: str) -> str:
     """T0 or T1; EmbridgeError for anything else."""
     if text not in ("T0", "T1"):
@@ -282,8 +221,12 @@ def log(text: str) -> None:
 
 
 def _register() -> None:
-    from embridge import cli_data, cli_prove
+    from embridge import cli_data, cli_link, cli_live, cli_prove
 
+    for verb in (cli_live.run, cli_live.calibrate, cli_live.scan):
+        app.command()(verb)
+    for figure in (cli_link.link, cli_link.faults, cli_link.codec):
+        cli_prove.bench.command()(figure)
     app.command("parity")(cli_prove.parity)
     app.command("audit")(cli_prove.audit)
     app.add_typer(cli_prove.bench, name="bench")

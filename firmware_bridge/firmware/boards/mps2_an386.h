@@ -1,0 +1,9 @@
+/* MPS2 with FPGA image AN386: Cortex-M4F. */
+#define BOARD_CPU_HZ 25000000u
+#define BOARD_UART 0x40004000u
+#define BOARD_WAKE_IRQ 0u /* UART 0 receive; transmit is the next */
+#define BOARD_WATCHDOG 0x40008000u
+#define BOARD_WATCHDOG_HZ 25000000u
+#define BOARD_TIMER 0x40000000u
+#define BOARD_TIMER_HZ 25000000u
+#define BOARD_RECORDING 0x21000000u /* PSRAM, 16 MiB */

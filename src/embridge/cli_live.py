@@ -1,0 +1,97 @@
+"""`embridge run`, `calibrate`, `record`, `check`, `scan`: what is done with a wrist on a line."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embridge.cli import Json, Package, log, show
+from embridge.firmware_bridge.ports import DEFAULT_BAUD
+from embridge.progress import reporting
+
+SOURCE_HELP = (
+    "serial:///dev/ttyACM0, socket://HOST:PORT, ble://NAME, qemu://BOARD, virtual://, "
+    "virtual+ble://, replay://FILE, myo://, cyton:///dev/..., brainflow://BOARD"
+)
+SourceUrl = Annotated[str, typer.Option("--source", help=SOURCE_HELP)]
+SourceArgument = Annotated[str, typer.Argument(metavar="URL", help=SOURCE_HELP)]
+
+
+def run(
+    package: Package,
+    source: SourceUrl,
+    user: Annotated[Path | None, typer.Option(help="USER.profile.json")] = None,
+    stage: Annotated[str, typer.Option(help="tflite-int8, executorch-int8 ...")] = "tflite-int8",
+    sink: Annotated[
+        list[str] | None,
+        typer.Option(help="jsonl[:FILE], udp://HOST:PORT, libemg, lsl; may be given again."),
+    ] = None,
+    decisions: Annotated[Path | None, typer.Option(help="Also write every decision here.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so much EMG.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="End with a summary line.")] = False,
+) -> None:
+    """Live gestures: one JSON line per event, or another sink."""
+    from embridge.device.sessions import run_session
+
+    summary = run_session(
+        package,
+        source,
+        sink or ["jsonl"],
+        user=user,
+        stage=stage,
+        decisions=decisions,
+        seconds=seconds,
+        log=log,
+    )
+    if json_:
+        print(json.dumps({"v": 1, "summary": summary}), flush=True)
+    log(_session_line(summary))
+
+
+def _session_line(summary: dict[str, Any]) -> str:
+    latency = summary["latency_ms"]
+    return (
+        f"{summary['seconds']:.1f} s: {summary['decisions']} decisions, {summary['events']} "
+        f"events; frames lost {summary['frames_lost']}, corrupt {summary['frames_corrupt']}; "
+        f"latency p50 {latency['p50']} ms, p99 {latency['p99']} ms; tier {summary['tier']}"
+    )
+
+
+def calibrate(
+    package: Package,
+    source: SourceUrl,
+    output: Annotated[Path, typer.Option("-o", help="USER.profile.json")],
+    seconds: Annotated[float, typer.Option(help="How much unlabelled EMG to use.")] = 60.0,
+    user: Annotated[str | None, typer.Option(help="Name; the output's name otherwise.")] = None,
+    json_: Json = False,
+) -> None:
+    """Measure a wearer's profile (tier T1): move the hand freely for a minute."""
+    from embridge.device.sessions import calibrate_user
+
+    with reporting() as progress:
+        name = user or output.name.split(".")[0]
+        profile = calibrate_user(package, source, output, name, seconds, progress)
+    show(profile, json_, lambda: f"{output}: {profile['seconds']:.1f} s of {name}")
+
+
+def scan(
+    seconds: Annotated[float, typer.Option(help="How long to listen for BLE.")] = 5.0,
+    baud: Annotated[int, typer.Option(help="Of the serial ports.")] = DEFAULT_BAUD,
+    port: Annotated[
+        list[str] | None, typer.Option(help="Ask this URL, too; may be given again.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Find wrists: say HELLO on every serial port, listen for the service over BLE.
+
+    Opening a port resets some boards. Exit status 1 when no wrist was found.
+    """
+    from embridge.firmware_bridge.scan import as_json, as_text
+    from embridge.firmware_bridge.scan import scan as look
+
+    with reporting() as progress:
+        found = look(port or [], seconds=seconds, baud=baud, progress=progress)
+    show(as_json(found), json_, lambda: as_text(found))
+    if not any(one.is_wrist for one in found):
+        raise typer.Exit(1)
