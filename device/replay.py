@@ -4,6 +4,7 @@ What the recorder wrote comes back to the bit: counts, frame boundaries, sample 
 device clock, gaps of their exact size. Other recordings are cut into frames as a wrist would.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -24,6 +25,7 @@ class ReplaySource:
 
     speed: seconds of the recording per second, each frame when its last sample was taken and gaps
         as pauses; 0: as fast as it is read
+    sleep: how to wait; None: until `stop` at most
     """
 
     def __init__(
@@ -32,10 +34,11 @@ class ReplaySource:
         *,
         speed: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
-        self._path, self._speed, self._clock, self._sleep = path, speed, clock, sleep
-        self._stopped = False
+        self._path, self._speed, self._clock = path, speed, clock
+        self._stop = threading.Event()
+        self._sleep = sleep or self._stop.wait
         self._stats = LinkStats()
         self._stack = ExitStack()
         self._tape: Tape | None = None
@@ -73,22 +76,21 @@ class ReplaySource:
 
     def stop(self) -> None:
         """End `blocks` soon; safe from a signal handler."""
-        self._stopped = True
+        self._stop.set()
 
     def blocks(self) -> Iterator[Item]:
         """The recording from its beginning, then the end."""
         tape = self._opened()
         next_sample, next_seq = tape.first_sample, None
         for frame in frames(tape.pieces()):
-            if self._stopped:
-                return
             self._wait(frame.time_s)
+            if self._stop.is_set():
+                return
             first, seq = int(frame.index[0]), int(frame.seq[0])
             if next_sample is not None and first > next_sample:
-                frames = (
-                    self._frames_of(first - next_sample) if next_seq is None else seq - next_seq
-                )
-                yield self._lose(next_sample, first - next_sample, frames)
+                missing = first - next_sample
+                lost = self._frames_of(missing) if next_seq is None else seq - next_seq
+                yield self._lose(next_sample, missing, lost)
             yield self._block(frame, first, seq)
             next_sample, next_seq = first + len(frame.index), seq + 1
         if tape.end_sample is not None and next_sample is not None:
@@ -134,7 +136,7 @@ class ReplaySource:
         if wait_s > 0:
             self._sleep(wait_s)
 
-    def _opened(self) -> "Tape":
+    def _opened(self) -> Tape:
         if self._tape is None:
             raise RuntimeError("the recording is not open: use `with`")
         return self._tape

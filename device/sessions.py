@@ -1,4 +1,4 @@
-"""What `embridge run` and `embridge calibrate` do with files, ports and signals."""
+"""What `embridge run`, `record`, `check` and `calibrate` do with files, ports and signals."""
 
 import json
 import os
@@ -12,13 +12,17 @@ from pydantic import ValidationError
 
 from embridge.device.errors import ConfigError
 from embridge.device.frontend import UserProfile
-from embridge.device.live import calibrate, run_live
+from embridge.device.live import announcement, calibrate, run_live
 from embridge.device.package import read_package
 from embridge.device.pipeline import open_model
+from embridge.device.prompts import KeyLabeller, Labeller, ScriptLabeller, keyboard, read_script
+from embridge.device.recorder import record
 from embridge.device.recordings import REST
+from embridge.device.signal_check import Limits, SignalReport, check_signal, read_limits
 from embridge.device.sinks import open_sink
 from embridge.device.source import Source
 from embridge.device.sources import open_source
+from embridge.device.stream_file import Progress, Session
 
 
 def run_session(
@@ -73,13 +77,64 @@ def _to_all(takers: Sequence[Callable[..., None]]) -> Callable[..., None]:
     return give
 
 
+def record_session(
+    url: str,
+    output: Path,
+    *,
+    script: Path | None = None,
+    gestures: Sequence[str] = (),
+    seconds: float | None = None,
+    user: str = "unknown",
+    side: str = "left",
+    flush_s: float = 1.0,
+    progress: Progress | None = None,
+    log: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Record a source, labelled by a script of prompts or by keys; plain values of its summary.
+
+    Raises ConfigError for both or a bad script, RecordingError and LinkError as `record`.
+    """
+    if script and gestures:
+        raise ConfigError("--script and --gestures: labels come from one of them, not from both")
+    with ExitStack() as stack:
+        labeller: Labeller | None = None
+        if script:
+            labeller = ScriptLabeller(read_script(script), log)
+        if gestures:
+            keys = stack.enter_context(keyboard())
+            labeller = KeyLabeller(gestures, keys.pressed, log)
+        source = stack.enter_context(open_source(url))
+        stack.enter_context(stopped_by_signals(source))
+        log(announcement(source.info))
+        summary = record(
+            source,
+            output,
+            labeller=labeller,
+            session=Session(user=user, side=side),
+            seconds=seconds,
+            flush_s=flush_s,
+            progress=progress,
+            on_link=log,
+        )
+    return summary.as_dict() | {"source": url}
+
+
+def check_session(
+    url: str, seconds: float, limits: Path | None = None, progress: Progress | None = None
+) -> SignalReport:
+    """Look at a source's signal for a while; raises ConfigError or LinkError."""
+    chosen = read_limits(limits) if limits else Limits()
+    with open_source(url) as source, stopped_by_signals(source):
+        return check_signal(source, seconds, chosen, progress)
+
+
 def calibrate_user(
     package: Path,
     url: str,
     output: Path,
     user: str,
     seconds: float,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure a wearer's profile from a source and write it; raises ConfigError or LinkError."""
     manifest = read_package(package).manifest

@@ -142,7 +142,8 @@ def _virtual_ble(url: str) -> Transport:
 
     _, options = parse_options(url, {**_PLAYER, **radio_defaults()})
     counts, info, loop = _played(url, options)
-    return VirtualBleTransport(url, counts, info, options, loop=loop)
+    speed = positive(url, "speed", options["speed"], MOST_SPEED)
+    return VirtualBleTransport(url, counts, info, options, speed=speed, loop=loop)
 
 
 def _replay(url: str) -> Source:

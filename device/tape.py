@@ -33,6 +33,7 @@ class Piece:
     device_s: NDArray[np.float64] | None  # T: the same on the wrist's clock
 
     def __getitem__(self, rows: slice) -> "Piece":
+        """Some of these rows, as views."""
         device_s = None if self.device_s is None else self.device_s[rows]
         return Piece(
             self.counts[rows], self.index[rows], self.seq[rows], self.time_s[rows], device_s

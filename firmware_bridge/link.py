@@ -73,7 +73,11 @@ class WristLink:
 
     def __enter__(self) -> "WristLink":
         """Open the line and start the stream."""
-        self.open()
+        try:
+            self.open()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(

@@ -32,7 +32,7 @@ class QemuTransport(SerialTransport):
         loop: bool = False,
     ) -> None:
         super().__init__(url, self._where)
-        self._folder = tempfile.TemporaryDirectory(prefix="embridge-")
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._samples = samples
         self._info = replace(info, rate_hz=info.rate_hz * speed)
         self._loop = loop
@@ -42,22 +42,29 @@ class QemuTransport(SerialTransport):
     def open(self) -> None:
         """Boot the board, the first time, and open its UART; LinkError when it cannot be run."""
         if self._board is None:
-            blob = Path(self._folder.name) / "recording.blob"
-            write_blob(blob, self._samples, self._info, loop=self._loop)
-            self._board = QemuBoard(self._name, blob)
-            self._board.__enter__()
+            board = QemuBoard(self._name, self._blob())
+            board.start()
+            self._board = board
         super().open()
 
     def release(self) -> None:
         """Switch the board off."""
         if self._board is not None:
-            self._board.__exit__(None, None, None)
+            self._board.stop()
             self._board = None
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
     def capacity(self) -> Capacity:
         """An emulated UART has no baud rate."""
         return Capacity(text=f"the emulated UART of {self._name}")
+
+    def _blob(self) -> Path:
+        self._folder = tempfile.TemporaryDirectory(prefix="embridge-")
+        path = Path(self._folder.name) / "recording.blob"
+        write_blob(path, self._samples, self._info, loop=self._loop)
+        return path
 
     def _where(self) -> Address:
         assert self._board is not None

@@ -23,4 +23,5 @@ def synthetic_counts(
     phase = BURST_HZ * time_s[:, None] + np.arange(n_ch) / n_ch
     strength = np.maximum(REST_SHARE, np.sin(2 * np.pi * phase))  # T C
     counts = RMS_COUNTS * strength * noise / noise.std()
-    return np.clip(np.rint(counts), -32768, 32767).astype(np.int16)
+    clipped: NDArray[np.int16] = np.clip(np.rint(counts), -32768, 32767).astype(np.int16)
+    return clipped

@@ -1,6 +1,5 @@
 """A wrist without hardware behind a BLE radio without hardware, read like any other wrist."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -118,7 +117,6 @@ class VirtualBleTransport(BleTransport):
             frame_bytes=gatt.MIN_MTU - ATT_HEADER_BYTES,
         )
         self._radio: Radio | None = None
-        self._time: asyncio.Task[None] | None = None
         self._world: LoopThread | None = None
 
     @property
@@ -145,15 +143,15 @@ class VirtualBleTransport(BleTransport):
 
     def read(self) -> list[Frame]:
         """As BleTransport."""
-        if self._time is not None and self._time.done():
-            self._time.result()  # raises what has stopped the radio
+        if self._radio is not None:
+            self._radio.check()
         return super().read()
 
     def release(self) -> None:
         """Switch the radio off; does nothing the second time."""
         if self._world is not None:
             if self._radio is not None:
-                self._world.call(self._radio.settle(), START_S)
+                self._world.call(self._radio.switch_off(), START_S)
             self._world.close()
             self._world = None
 
@@ -172,7 +170,7 @@ class VirtualBleTransport(BleTransport):
         await host.power_on()
         radio.on_time(peripheral.step)
         self._radio = radio
-        self._time = asyncio.create_task(radio.run())
+        radio.switch_on()
         return bleak_backends(host)
 
 

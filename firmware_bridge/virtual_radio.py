@@ -64,6 +64,7 @@ class Radio(link.LocalLink):
         self._air: dict[_Pair, AirLink] = {}
         self._listeners: list[Callable[[float], None]] = []
         self._devices: list[Device] = []
+        self._time: asyncio.Task[None] | None = None
 
     @property
     def now_s(self) -> float:
@@ -87,8 +88,24 @@ class Radio(link.LocalLink):
         self._devices.append(device)
         return device
 
-    async def run(self) -> None:
-        """Let time pass, for ever."""
+    def switch_on(self) -> None:
+        """Let time pass, until `switch_off`."""
+        self._time = asyncio.create_task(self._run())
+
+    def check(self) -> None:
+        """Raise what has stopped the radio's time, if anything has."""
+        if self._time is not None and self._time.done():
+            self._time.result()
+
+    async def switch_off(self) -> None:
+        """Stop time for good, and the hosts between two commands; then the loop may end."""
+        if self._time is not None:
+            self._time.cancel()
+        for device in self._devices:
+            # Never given back: a command cut off half-way would make its host fail on the answer.
+            await device.host.command_semaphore.acquire()
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         origin_s = loop.time()
         while True:
@@ -103,11 +120,6 @@ class Radio(link.LocalLink):
             for pair, air in list(self._air.items()):
                 if air.anchor_us <= self._now_us:
                     await self._hold_event(pair, air)
-
-    async def settle(self) -> None:
-        """Let hosts end what they are about; before the event loop ends."""
-        for device in self._devices:
-            await device.host.flush()
 
     def send_advertising_pdu(
         self, sender_controller: controller.Controller, packet: ll.AdvertisingPdu

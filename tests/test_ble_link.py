@@ -139,7 +139,6 @@ def radio_with(
 ) -> Iterator[tuple[LoopThread, Backends]]:
     """A radio in a thread, with a device that `make` furnishes, and bleak's backends."""
     thread = LoopThread("radio")
-    time: list[asyncio.Task[None]] = []
 
     async def switch_on(radio: Radio) -> Backends:
         device = radio.device("wrist", ADDRESS)
@@ -153,14 +152,14 @@ def radio_with(
             radio.on_time(peripheral.step)
         host = radio.device("host", "F0:F1:F2:F3:F4:F6")
         await host.power_on()
-        time.append(asyncio.create_task(radio.run()))
+        radio.switch_on()
         return bleak_backends(host)
 
     radio = Radio(pace=5.0)
     try:
         yield thread, thread.call(switch_on(radio), 10)
     finally:
-        thread.call(radio.settle(), 10)
+        thread.call(radio.switch_off(), 10)
         thread.close()
 
 

@@ -185,12 +185,11 @@ def on_air(radio: Radio, use: Callable[[Device, Backends], Awaitable[None]]) -> 
         peripheral = await make_peripheral(radio)
         host = radio.device("host", "F0:F1:F2:F3:F4:F6")
         await host.power_on()
-        time = asyncio.create_task(radio.run())
+        radio.switch_on()
         try:
             await asyncio.wait_for(use(peripheral, bleak_backends(host)), 60)
         finally:
-            time.cancel()
-            await radio.settle()
+            await radio.switch_off()
 
     asyncio.run(main())
 

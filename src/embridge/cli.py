@@ -223,7 +223,7 @@ def log(text: str) -> None:
 def _register() -> None:
     from embridge import cli_data, cli_link, cli_live, cli_prove
 
-    for verb in (cli_live.run, cli_live.calibrate, cli_live.scan):
+    for verb in (cli_live.run, cli_live.calibrate, cli_live.record, cli_live.check, cli_live.scan):
         app.command()(verb)
     for figure in (cli_link.link, cli_link.faults, cli_link.codec):
         cli_prove.bench.command()(figure)

@@ -75,6 +75,70 @@ def calibrate(
     show(profile, json_, lambda: f"{output}: {profile['seconds']:.1f} s of {name}")
 
 
+def record(
+    source: SourceArgument,
+    output: Annotated[Path, typer.Option("-o", help="FILE.h5, emg2pose layout.")],
+    script: Annotated[
+        Path | None, typer.Option(help="Prompts to follow: lines gesture, seconds, times, rest.")
+    ] = None,
+    gestures: Annotated[
+        str | None, typer.Option(help="fist,point,...: label by keys 1 to 9, 0 is rest.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so much EMG.")] = None,
+    user: Annotated[str, typer.Option(help="Who wears it.")] = "unknown",
+    side: Annotated[str, typer.Option(help="left or right hand.")] = "left",
+    flush_s: Annotated[float, typer.Option(help="A kill loses at most so much.")] = 1.0,
+    json_: Json = False,
+) -> None:
+    """Write a live stream to a file that opens whatever happens; Ctrl-C ends it properly."""
+    from embridge.device.sessions import record_session
+
+    with reporting() as progress:
+        summary = record_session(
+            source,
+            output,
+            script=script,
+            gestures=tuple(gestures.split(",")) if gestures else (),
+            seconds=seconds,
+            user=user,
+            side=side,
+            flush_s=flush_s,
+            progress=progress,
+            log=log,
+        )
+    show(summary, json_, lambda: _recorded(summary))
+
+
+def _recorded(summary: dict[str, Any]) -> str:
+    labels = ", ".join(f"{name} {s:.1f} s" for name, s in summary["gesture_seconds"].items())
+    drift = summary["drift_ppm"]
+    return (
+        f"{', '.join(summary['paths'])}: {summary['seconds']:.1f} s, {summary['gaps']} gaps "
+        f"({summary['samples_lost']} samples lost), wrist's clock "
+        f"{'unknown' if drift is None else f'{drift:+.0f} ppm'}; {labels or 'no labels'}"
+    )
+
+
+def check(
+    source: SourceArgument,
+    seconds: Annotated[float, typer.Option(help="How long to look.")] = 5.0,
+    limits: Annotated[Path | None, typer.Option(help="LIMITS.toml: other limits.")] = None,
+    json_: Json = False,
+) -> None:
+    """Signal quality per channel: railed, flat, hum, RMS, dropouts.
+
+    Exit status 1 when the signal is unfit to record.
+    """
+    from embridge.device.sessions import check_session
+    from embridge.device.signal_check import text
+
+    with reporting() as progress:
+        report = check_session(source, seconds, limits, progress)
+    show(report.as_dict(), json_, lambda: text(report))
+    if not report.fit:
+        raise typer.Exit(1)
+
+
 def scan(
     seconds: Annotated[float, typer.Option(help="How long to listen for BLE.")] = 5.0,
     baud: Annotated[int, typer.Option(help="Of the serial ports.")] = DEFAULT_BAUD,

@@ -1,4 +1,4 @@
-"""What must hold for any bytes, of the Python side: one function, for atheris and hypothesis alike."""
+"""What must hold of the Python side for any bytes; for atheris and hypothesis alike."""
 
 import numpy as np
 
