@@ -115,9 +115,10 @@ class GrowingDataset:
         """Make all appended rows count; set numeric attributes. OSError as `append`."""
         self._settle()
         if self._end() + AHEAD_BYTES // 2 > self._declared_end:
-            self._declared_end = max(_ahead(self._declared_end), self._end())
-            self._set(_EOF_AT, self._declared_end)
-            os.ftruncate(self._file, _ahead(self._declared_end))
+            declared_end = max(_ahead(self._declared_end), self._end())
+            self._set(_EOF_AT, declared_end)
+            self._declared_end = declared_end
+            os.ftruncate(self._file, _ahead(declared_end))
         for at, value in (
             (self._layout.size_at, self._end() - self._layout.data_at),
             (self._layout.max_rows_at, self._rows),

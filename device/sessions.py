@@ -18,7 +18,7 @@ from embridge.device.pipeline import open_model
 from embridge.device.prompts import KeyLabeller, Labeller, ScriptLabeller, keyboard, read_script
 from embridge.device.recorder import record
 from embridge.device.recordings import REST
-from embridge.device.signal_check import Limits, SignalReport, check_signal, read_limits
+from embridge.device.signal_check import SignalReport, check_signal, read_limits
 from embridge.device.sinks import open_sink
 from embridge.device.source import Source
 from embridge.device.sources import open_source
@@ -123,9 +123,10 @@ def check_session(
     url: str, seconds: float, limits: Path | None = None, progress: Progress | None = None
 ) -> SignalReport:
     """Look at a source's signal for a while; raises ConfigError or LinkError."""
-    chosen = read_limits(limits) if limits else Limits()
+    chosen = read_limits(limits) if limits else None
+    paced = not url.startswith("replay://")
     with open_source(url) as source, stopped_by_signals(source):
-        return check_signal(source, seconds, chosen, progress)
+        return check_signal(source, seconds, chosen, judge_rate=paced, progress=progress)
 
 
 def calibrate_user(

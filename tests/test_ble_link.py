@@ -1,7 +1,7 @@
 """A wrist behind the virtual radio, read through the link that every wrist is read through."""
 
 import asyncio
-import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -210,6 +210,29 @@ def test_a_name_that_nobody_has_is_not_found_and_what_was_heard_is_named() -> No
             transport.open()
 
 
+def test_a_program_that_stalls_costs_no_samples_even_with_a_small_buffer() -> None:
+    stalls = [1.2, 0.8]  # radio time, the next one last
+
+    def stall(now_s: float) -> None:
+        if stalls and now_s > stalls[-1]:
+            stalls.pop()
+            threading.Event().wait(0.5)
+
+    def make(radio: Radio, device: Device) -> BlePeripheral:
+        queue = TransmitQueue(12 * 242)  # 42 ms
+        core = WristCore(signal(1.0), declare(), queue, pack)
+        radio.on_time(stall)
+        return BlePeripheral(device, core, queue, Wishes(), clock=lambda: radio.now_s)
+
+    with (
+        radio_with(make) as (thread, backends),
+        WristLink(BleTransport("ble://wrist", backends, thread)) as link,
+    ):
+        check_samples(list(link.blocks()), signal(1.0))
+        assert link.stats.gaps == 0
+    assert not stalls
+
+
 def babbler(_: Radio, device: Device) -> None:
     """A device with the service of a wrist that answers each write with noise and hangs up at 3."""
     writes: list[bytes] = []
@@ -249,38 +272,3 @@ def read_until_gone(transport: BleTransport, frame: Frame) -> None:
     transport.write(frame)
     while True:
         transport.read()
-
-
-# ---- what can be wrong before there is a connection
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"phy": "3M"}, {"octets": "252"}, {"interval_ms": "8"}, {"cut": "5"}, {"loss": "1"}],
-)
-def test_options_out_of_range_are_refused_with_what_is_expected(options: dict[str, str]) -> None:
-    with pytest.raises(PortNotFound, match="expected phy=1M or 2M"):
-        VirtualBleTransport("virtual+ble://", signal(0.1), declare(), options)
-
-
-def test_more_channels_than_a_notification_holds_are_refused() -> None:
-    with pytest.raises(HandshakeError, match="which holds 82"):
-        VirtualBleTransport("virtual+ble://", signal(0.1, 83), declare(83))
-
-
-@pytest.mark.parametrize("url", ["ble:///dev/ttyACM0", "ble://x?baud=1", "serial://x"])
-def test_urls_that_name_no_wrist_are_refused(url: str) -> None:
-    with pytest.raises(PortNotFound, match="ble://NAME"):
-        BleTransport(url)
-
-
-def test_a_machine_without_bluetooth_gets_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
-    with pytest.raises(PortNotFound, match="Bluetooth cannot be used here"):
-        BleTransport("ble://").open()
-
-
-def test_missing_bleak_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "bleak.exc", None)
-    with pytest.raises(PortNotFound, match=r"pip install 'embridge\[ble\]'"):
-        BleTransport("ble://").open()

@@ -130,11 +130,10 @@ def check(
     Exit status 1 when the signal is unfit to record.
     """
     from embridge.device.sessions import check_session
-    from embridge.device.signal_check import text
 
     with reporting() as progress:
         report = check_session(source, seconds, limits, progress)
-    show(report.as_dict(), json_, lambda: text(report))
+    show(report.as_dict(), json_, lambda: "\n".join(report.lines()))
     if not report.fit:
         raise typer.Exit(1)
 

@@ -27,9 +27,9 @@ class Mutations:
         self._rng = rng
         self._bodies = _pool(np.random.default_rng(rng.getrandbits(64)))  # without CRC
         self._kinds: list[Callable[[bytes], bytes]] = rng.choices(
-            (self._deep, self._intact, self._packed, self._packet, self._delimiters, self._noise,
-             self._extreme),
-            (50, 12, 8, 20, 7, 2.5, 0.5),
+            (self._deep, self._rice, self._intact, self._packed, self._packet, self._delimiters,
+             self._blocks, self._noise, self._extreme),
+            (40, 12, 10, 8, 20, 6, 1, 2.5, 0.5),
             k=4096,
         )  # fmt: skip
 
@@ -49,6 +49,31 @@ class Mutations:
         if self._rng.random() < 0.8:
             self._edit(data, min(len(data) - 1, HEADER.size))
         return _line(bytes(data))
+
+    def _rice(self, body: bytes) -> bytes:
+        """A Rice code that no encoder would write: free choice of order, k, quotients, padding."""
+        rng = self._rng
+        n_samp, n_ch = rng.randrange(1, 6), rng.randrange(1, 4)
+        ks = [rng.choice((0, 0, 1, 2, 7, 13, 14, 15)) for _ in range(n_ch)]
+        bits = "".join(f"{rng.choice((0, 1, 2, 2, 2, 2, 2, 3) if c == 0 else (0, 1, 2)):02b}{k:04b}"
+                       for c, k in enumerate(ks))  # fmt: skip
+        quotients = [rng.choice((0, 0, 1, 2, 14, 15, 15)) for _ in range(n_ch * n_samp)]
+        if rng.random() < 0.1:
+            quotients[rng.randrange(len(quotients))] = 16
+        bits += "".join("1" * quotient + "0" for quotient in quotients)
+        for number, quotient in enumerate(quotients):
+            width = 18 if quotient == 15 else ks[number // n_samp]
+            top = rng.choice((1, 5, 17, 18))  # most escapes of 18 bits lead out of int16
+            bits += f"{rng.getrandbits(18) % (1 << min(width, top)):0{width}b}" if width else ""
+        bits += rng.choice(("", "", "", "1", "00000000")) + "0" * 7
+        payload = int("1" + bits, 2) >> (len(bits) % 8)
+        header = bytes([1, 2]) + body[2:12] + bytes([n_ch, n_samp])
+        return _line(header + payload.to_bytes(len(bits) // 8 + 1, "big")[1:])
+
+    def _blocks(self, body: bytes) -> bytes:
+        """Lengths around those of full COBS blocks, without a zero byte in them."""
+        body = body.replace(b"\0", b"\5")
+        return _line(body + bytes([7]) * (254 * self._rng.randrange(1, 4) - len(body) - 4) * 1)
 
     def _packed(self, body: bytes) -> bytes:
         """Damage that the CRC refuses."""
