@@ -25,6 +25,7 @@ from embridge.device.source import Source
 from embridge.device.urls import parse_options, positive, switch
 from embridge.firmware_bridge import (
     Encoding,
+    PortNotFound,
     SerialTransport,
     StreamInfo,
     Transport,
@@ -34,6 +35,7 @@ from embridge.firmware_bridge import (
     to_counts,
 )
 from embridge.firmware_bridge.ports import PYSERIAL_SCHEMES
+from embridge.firmware_bridge.transport import bytes_per_s
 
 SYNTHETIC_SECONDS: Final = 20.0
 MOST_SPEED: Final = 1e6
@@ -116,10 +118,12 @@ def _played(url: str, options: dict[str, str]) -> tuple[NDArray[np.int16], Strea
 def _virtual(url: str) -> Transport:
     from embridge.firmware_bridge.virtual_transport import VirtualTransport
 
-    _, options = parse_options(url, _PLAYER)
+    _, options = parse_options(url, {**_PLAYER, "buffer_ms": "500"})
     counts, info, loop = _played(url, options)
     speed = positive(url, "speed", options["speed"], MOST_SPEED)
-    return VirtualTransport(url, counts, info, speed=speed, loop=loop)
+    buffer_ms = positive(url, "buffer_ms", options["buffer_ms"], 1e6)
+    queue_bytes = round(1e-3 * buffer_ms * bytes_per_s(info, info.encoding, info.samples_per_frame))
+    return VirtualTransport(url, counts, info, speed=speed, loop=loop, queue_bytes=queue_bytes)
 
 
 def _qemu(url: str) -> Transport:
@@ -138,8 +142,12 @@ def _ble(url: str) -> Transport:
 
 
 def _virtual_ble(url: str) -> Transport:
-    from embridge.firmware_bridge.virtual_ble import VirtualBleTransport, radio_defaults
-
+    try:
+        from embridge.firmware_bridge.virtual_ble import VirtualBleTransport, radio_defaults
+    except ImportError as error:
+        raise PortNotFound(
+            f"{url}: the radio in software is not installed: pip install 'embridge[virtual-ble]'"
+        ) from error
     _, options = parse_options(url, {**_PLAYER, **radio_defaults()})
     counts, info, loop = _played(url, options)
     speed = positive(url, "speed", options["speed"], MOST_SPEED)

@@ -27,7 +27,8 @@ from embridge.firmware_bridge.stream_info import StreamInfo
 from embridge.firmware_bridge.talk import Talk
 from embridge.firmware_bridge.transport import Choice, Transport
 
-REOPEN_S: Final = 0.1
+REOPEN_S: Final = 0.1  # before a lost line is tried again; half as much longer each time
+LONGEST_REOPEN_S: Final = 1.0
 
 
 class WristLink:
@@ -130,7 +131,7 @@ class WristLink:
         except OSError as error:
             raise HandshakeError(
                 f"{self.url}: no wrist declared its stream within {self._timeout_s:g} s ({error}); "
-                "check the device, its firmware and the baud rate"
+                "check the device, its firmware and, on a serial line, the baud rate"
             ) from error
 
     def stop(self) -> None:
@@ -223,9 +224,9 @@ class WristLink:
 
     def _connect(self, timeout_s: float) -> None:
         """Open the line, HELLO, choose, START; OSError when no answer comes within timeout_s."""
-        deadline_s = self._clock() + timeout_s
         self._transport.open()
         self._open = True
+        deadline_s = self._clock() + timeout_s
         try:
             agreement = self._talk.shake_hands(self._encoding, deadline_s)
             if self._info is None:
@@ -240,9 +241,10 @@ class WristLink:
 
     def _reconnect(self, cause: str) -> Reconnected | None:
         """Open the same line again and shake hands; None when `stop` was called meanwhile."""
-        lost_s = self._clock()
+        lost_s, wait_s = self._clock(), REOPEN_S
         self._close_line()
-        while not self._stop.wait(REOPEN_S):
+        while not self._stop.wait(wait_s):
+            wait_s = min(1.5 * wait_s, LONGEST_REOPEN_S)
             left_s = self._reconnect_s - (self._clock() - lost_s)
             if left_s <= 0:
                 raise LinkLost(

@@ -7,6 +7,7 @@
  * What must hold: an undamaged frame arrives as it was sent; an accepted frame, sent again, is
  * accepted as the same; a small receiver understands no more than its buffer holds; and no byte
  * outside of a buffer is touched. */
+#include "emb_bytes.h"
 #include "emb_frame.h"
 #include "fuzz.h"
 
@@ -67,9 +68,9 @@ static emb_frame frame_from(const uint8_t *piece, size_t n) {
     const emb_frame frame = {
         .type = (uint8_t)(1 + header[0] % 4),
         .flags = header[1],
-        .seq = (uint16_t)(header[2] | header[3] << 8),
-        .sample_index = header[4] | (uint32_t)header[5] << 24,
-        .time_us = header[8] | (uint32_t)header[9] << 16,
+        .seq = emb_get16(header + 2),
+        .sample_index = emb_get32(header + 4),
+        .time_us = emb_get32(header + 8),
         .n_ch = header[12],
         .n_samp = header[13],
         .payload = n > sizeof header ? piece + sizeof header : NULL,

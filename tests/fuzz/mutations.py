@@ -54,26 +54,23 @@ class Mutations:
         """A Rice code that no encoder would write: free choice of order, k, quotients, padding."""
         rng = self._rng
         n_samp, n_ch = rng.randrange(1, 6), rng.randrange(1, 4)
-        ks = [rng.choice((0, 0, 1, 2, 7, 13, 14, 15)) for _ in range(n_ch)]
-        bits = "".join(f"{rng.choice((0, 1, 2, 2, 2, 2, 2, 3) if c == 0 else (0, 1, 2)):02b}{k:04b}"
-                       for c, k in enumerate(ks))  # fmt: skip
-        quotients = [rng.choice((0, 0, 1, 2, 14, 15, 15)) for _ in range(n_ch * n_samp)]
-        if rng.random() < 0.1:
-            quotients[rng.randrange(len(quotients))] = 16
+        orders = rng.choices((0, 1, 2, 3), (10, 10, 10, 1), k=n_ch)
+        ks = rng.choices((0, 1, 2, 7, 13, 14, 15), k=n_ch)
+        quotients = rng.choices((0, 1, 2, 14, 15, 16), (20, 10, 10, 5, 20, 1), k=n_ch * n_samp)
+        bits = "".join(f"{order:02b}{k:04b}" for order, k in zip(orders, ks, strict=True))
         bits += "".join("1" * quotient + "0" for quotient in quotients)
         for number, quotient in enumerate(quotients):
-            width = 18 if quotient == 15 else ks[number // n_samp]
-            top = rng.choice((1, 5, 17, 18))  # most escapes of 18 bits lead out of int16
-            bits += f"{rng.getrandbits(18) % (1 << min(width, top)):0{width}b}" if width else ""
-        bits += rng.choice(("", "", "", "1", "00000000")) + "0" * 7
-        payload = int("1" + bits, 2) >> (len(bits) % 8)
-        header = bytes([1, 2]) + body[2:12] + bytes([n_ch, n_samp])
-        return _line(header + payload.to_bytes(len(bits) // 8 + 1, "big")[1:])
+            width = 18 if quotient >= 15 else ks[number // n_samp]
+            value = rng.getrandbits(rng.choice((1, 5, 16, 18)))  # many of 18 bits leave int16
+            bits += f"{value % (1 << width):0{width}b}" if width else ""
+        bits += rng.choice(("", "", "", "1", "00000000")) + "0000000"  # cut to whole bytes below
+        payload = int(bits[: len(bits) // 8 * 8], 2).to_bytes(len(bits) // 8, "big")
+        return _line(bytes([1, 2]) + body[2:12] + bytes([n_ch, n_samp]) + payload)
 
     def _blocks(self, body: bytes) -> bytes:
         """Lengths around those of full COBS blocks, without a zero byte in them."""
-        body = body.replace(b"\0", b"\5")
-        return _line(body + bytes([7]) * (254 * self._rng.randrange(1, 4) - len(body) - 4) * 1)
+        length = 254 * self._rng.randrange(1, 4) + self._rng.randrange(-1, 2) - 4
+        return _line((body.replace(b"\0", b"\5") + b"\7" * length)[:length])
 
     def _packed(self, body: bytes) -> bytes:
         """Damage that the CRC refuses."""
