@@ -126,7 +126,8 @@ def _run(
         tally.push(item, label, source.info.rate_hz)
         done_s = tally.samples / source.info.rate_hz
         if progress and total_s:
-            progress(min(int(done_s), round(total_s)), round(total_s), f"record {label.text}".strip())
+            total = round(total_s)
+            progress(min(int(done_s), total), total, f"record {label.text}".strip())
         if seconds is not None and done_s >= seconds:
             break
     source.stop()

@@ -149,8 +149,9 @@ class WristLink:
 
     def ping(self, nonce: int) -> float:
         """Send PING; return when, on the clock. `answered_s(nonce)` tells when it came back."""
+        sent_s = self._clock()
         self._talk.send(ControlOp.PING, nonce.to_bytes(4, "little"))
-        return self._clock()
+        return sent_s
 
     def answered_s(self, nonce: int) -> float | None:
         """When the answer to that PING was read by `blocks`; None: not yet."""

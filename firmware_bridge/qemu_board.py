@@ -35,7 +35,7 @@ class QemuBoard:
         self._reader: threading.Thread | None = None
         self._terminal = ""
         self._named = threading.Event()  # the terminal is known, or never will be
-        self._said: deque[str] = deque(maxlen=8)  # latest lines of the emulator
+        self._said: deque[str] = deque(maxlen=64)  # latest lines of the emulator
         self._failure: OSError | None = None
 
     def __enter__(self) -> "QemuBoard":
@@ -73,6 +73,12 @@ class QemuBoard:
                 f"the emulated {self._board.name} is off: {self._last_words()}; start it again"
             )
         return Path(self._terminal)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Until the board is off by itself, or at most so long; True when it is off."""
+        assert self._reader is not None
+        self._reader.join(timeout_s)
+        return not self._reader.is_alive()
 
     def stop(self) -> None:
         """Switch the board off; does nothing when it is off."""
@@ -132,7 +138,9 @@ class QemuBoard:
         self._named.set()
 
     def _last_words(self) -> str:
-        return str(self._failure or (self._said[-1] if self._said else "it said nothing"))
+        """Why it is off, as far as the emulator says; a crash ends in a long dump of registers."""
+        complaints = [line for line in self._said if line.startswith("qemu")]
+        return str(self._failure or (complaints[-1] if complaints else "it was switched off"))
 
 
 def _load(blob: Path, board: Board) -> str:

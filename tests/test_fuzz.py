@@ -7,15 +7,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from embridge.firmware_bridge import Frame, FrameType, encode
+from embridge.firmware_bridge import (
+    Frame,
+    FrameType,
+    StreamInfo,
+    TransmitQueue,
+    WristCore,
+    encode,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 FUZZ = ROOT / "tests" / "fuzz"
 CLANGS = ("clang", "clang-19", "clang-16", "clang-15", "clang-14")
+
+INFO = StreamInfo(2, 2000.0, 20, "uV", 1.0, boot_id=1)
 
 check = runpy.run_path(str(FUZZ / "targets.py"))["check"]
 
@@ -23,6 +33,9 @@ frames = st.builds(
     Frame,
     st.sampled_from(FrameType),
     flags=st.sampled_from([0, 1, 2, 3, 0x22]),
+    seq=st.integers(0, 2**16 - 1),
+    sample_index=st.integers(0, 2**32 - 1),
+    time_us=st.integers(0, 2**32 - 1),
     n_ch=st.integers(0, 4),
     n_samp=st.integers(0, 8),
     payload=st.binary(max_size=60),
@@ -45,6 +58,23 @@ requests = st.sampled_from([b"\1\0", b"\2\2\2\0", b"\2\2\1\xff", b"\4\4abcd", b"
 @example(b"\3\2\2\0\xff")  # a START of 255 samples of 16 channels
 def test_any_bytes_are_understood_or_refused(data):
     check(data)
+
+
+@pytest.mark.parametrize(
+    "request_", [b"\1\1x", b"\2\1\0", b"\3\1x", b"\4\3abc", b"\4\0", b"\5\2ab", b"\7\0", b"\1"]
+)
+def test_a_request_of_another_length_is_counted_and_not_obeyed(request_):
+    queue = TransmitQueue()
+    core = WristCore(np.zeros((100, 2), np.int16), INFO, queue, encode)
+    core.receive(Frame(FrameType.CONTROL, payload=request_), 0.0)
+    assert (core.status(0.0).frames_refused, queue.head(), core.streaming) == (1, None, False)
+
+
+def test_a_start_that_no_frame_can_hold_begins_as_it_was():
+    wide = StreamInfo(64, 2000.0, 20, "uV", 1.0, boot_id=1)
+    core = WristCore(np.zeros((100, 64), np.int16), wide, TransmitQueue(), encode)
+    core.receive(Frame(FrameType.CONTROL, payload=b"\2\2\2\xff"), 0.0)
+    assert (core.streaming, core.info) == (True, wide)
 
 
 @pytest.mark.parametrize("folder", ["receiver", "codec", "python"])

@@ -188,3 +188,15 @@ def test_another_layout_of_the_library_is_refused_before_anything_is_recorded(tm
         table_at = h5py.h5o.get_info(table.id).addr
     with pytest.raises(RecordingError, match="install h5py"):
         _Layout(path.read_bytes(), group_at, table_at)
+
+
+def test_without_hard_links_a_file_is_made_and_none_replaced(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise OSError(errno.EPERM, "Operation not permitted")  # as FAT does
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = tmp_path / "a.h5"
+    grow(path, [3, 4])
+    with pytest.raises(RecordingError, match="choose another name"):
+        GrowingDataset.create(path, TABLE, {}, rows_of(0, 5))
+    assert rows_in(path) == 7

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import resource
+import select
 import subprocess
 import sys
 import termios
@@ -234,14 +235,20 @@ def test_lists_that_keys_cannot_tell_apart_are_refused(names):
 
 def test_the_keyboard_is_read_without_enter_and_restored_after_an_error():
     master, slave = pty.openpty()
-    try:
-        before = termios.tcgetattr(slave)
-        with pytest.raises(RuntimeError, match="oops"), keyboard(slave) as keys:
+
+    def type_and_fail():
+        with keyboard(slave) as keys:
             assert keys.pressed() == ""
             assert not termios.tcgetattr(slave)[3] & termios.ICANON
             os.write(master, b"12")
+            assert select.select([slave], [], [], 10)[0]
             assert keys.pressed() == "12"
             raise RuntimeError("oops")
+
+    try:
+        before = termios.tcgetattr(slave)
+        with pytest.raises(RuntimeError, match="oops"):
+            type_and_fail()
         assert termios.tcgetattr(slave) == before
     finally:
         os.close(master)

@@ -127,13 +127,16 @@ static bool take_samples(emb_wrist *w) {
     return true;
 }
 
+static bool offers(const emb_stream_info *info, uint8_t encoding) {
+    return encoding < EMB_ENCODINGS && (info->encodings & (1u << encoding)) != 0;
+}
+
 /* Sends as the host asks, if that can be. */
 static void agree(emb_wrist *w, const uint8_t *value) {
     emb_stream_info *info = &w->config.info;
     const uint8_t encoding = value[0];
     const uint8_t samples = value[1] > 0 ? value[1] : info->samples_per_frame;
-    if (encoding >= EMB_ENCODINGS || !((info->encodings >> encoding) & 1u)) return;
-    if (samples > w->config.samples_capacity) return;
+    if (!offers(info, encoding) || samples > w->config.samples_capacity) return;
     info->encoding = encoding;
     info->samples_per_frame = samples;
 }
@@ -234,8 +237,8 @@ static size_t longest_frame(const emb_wrist_config *config) {
 static bool info_can_be(const emb_wrist_config *config) {
     const emb_stream_info *info = &config->info;
     return info->n_ch > 0 && info->bits >= 1 && info->bits <= 16 && info->samples_per_frame > 0 &&
-           info->samples_per_frame <= config->samples_capacity && (info->encodings & 1u) &&
-           info->encodings < (1u << EMB_ENCODINGS) && ((info->encodings >> info->encoding) & 1u) &&
+           info->samples_per_frame <= config->samples_capacity && offers(info, EMB_INT16) &&
+           offers(info, info->encoding) && info->encodings < (1u << EMB_ENCODINGS) &&
            2u * config->samples_capacity * info->n_ch <= EMB_MAX_PAYLOAD_BYTES;
 }
 

@@ -45,7 +45,7 @@ bool start(uint8_t n_ch, uint8_t per_frame, bool datagram, size_t frame_size, si
 }
 void step(void) { while (emb_wrist_poll(&wrist)) {} }
 void hang_up(void) { emb_wrist_hang_up(&wrist); }
-void link(uint32_t interval_us, uint16_t mtu, uint16_t octets, uint8_t phy) {
+void set_link(uint32_t interval_us, uint16_t mtu, uint16_t octets, uint8_t phy) {
     const emb_link parameters = {interval_us, mtu, octets, phy};
     emb_wrist_set_link(&wrist, &parameters);
 }

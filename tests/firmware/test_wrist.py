@@ -139,7 +139,7 @@ def test_a_start_that_cannot_be_changes_nothing(c_wrist: Wrist) -> None:
 def test_hello_on_a_radio_link_is_answered_with_its_parameters_too(c_wrist: Wrist) -> None:
     wrist = c_wrist(_noise(600, n_ch=16), True)
     assert wrist.start(20)
-    wrist.c.link(7500, 247, 251, 2)
+    wrist.c.set_link(7500, 247, 251, 2)
     wrist.step()
     link = frames.unpack(wrist.sent)
     assert Event.unpack(link.payload) == Event(EventCode.LINK, LinkParameters(7500, 247, 251, 2))
@@ -153,7 +153,7 @@ def test_hello_on_a_radio_link_is_answered_with_its_parameters_too(c_wrist: Wris
 def test_frames_shrink_to_what_the_radio_link_carries(c_wrist: Wrist) -> None:
     wrist = c_wrist(_noise(600, n_ch=16), True)
     assert wrist.start(20)
-    wrist.c.link(7500, 247, 251, 2)
+    wrist.c.set_link(7500, 247, 251, 2)
     wrist.tell(ControlOp.START)
     begin = len(wrist.sent)
     wrist.step(STEP_US)

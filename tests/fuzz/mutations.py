@@ -60,7 +60,7 @@ class Mutations:
         bits = "".join(f"{order:02b}{k:04b}" for order, k in zip(orders, ks, strict=True))
         bits += "".join("1" * quotient + "0" for quotient in quotients)
         for number, quotient in enumerate(quotients):
-            width = 18 if quotient >= 15 else ks[number // n_samp]
+            width = 18 if quotient == 15 else ks[number // n_samp]
             value = rng.getrandbits(rng.choice((1, 5, 16, 18)))  # many of 18 bits leave int16
             bits += f"{value % (1 << width):0{width}b}" if width else ""
         bits += rng.choice(("", "", "", "1", "00000000")) + "0000000"  # cut to whole bytes below
