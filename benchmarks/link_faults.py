@@ -31,6 +31,7 @@ from embridge.firmware_bridge import (
     decode_data,
     encode,
 )
+from embridge.firmware_bridge.errors import EmbridgeError
 from embridge.firmware_bridge.faults import FaultyLine
 from embridge.firmware_bridge.frames import DELIMITER
 
@@ -58,6 +59,8 @@ def bench_faults(
     The first declaration and the last one arrive whole, since a host asks until it has them.
     Memory does not grow with `frames`. ValueError for a rate that is none.
     """
+    if frames < 1:
+        raise EmbridgeError(f"--frames {frames}: expected at least 1 frame")
     rows = []
     for number, rate in enumerate(rates):
         trial = Trial(rate, np.random.default_rng([seed, number]))

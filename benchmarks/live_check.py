@@ -100,14 +100,15 @@ def live_against_offline(model: Model, recording: Path) -> dict[str, Any]:
     events: list[dict[str, Any]] = []
     with virtual_wrist(recording) as url, open_source(url) as source:
         live = run_live(model, source, events.append)
-    offline = decide_recording(model, read_recording(recording).emg)
+    played = read_recording(recording)
+    offline = decide_recording(model, played.emg, played.sample_index)
     return live.summary() | {
         "source": "serial:// (pseudo-terminal, virtual wrist in its own process)",
         "tier": model.tier,
         "stage": model.stage,
         "decisions_offline": len(offline),
         "decisions_equal_offline": equal_share(live, offline),
-        "right_share": right_share(live, read_recording(recording), model),
+        "right_share": right_share(live, played, model),
     }
 
 

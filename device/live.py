@@ -96,6 +96,8 @@ def run_live(
     try:
         for item in source.blocks():
             if isinstance(item, Block):
+                if not run.seconds:  # a wrist may have been streaming before: its numbers count
+                    pipeline.restart(item.first_sample)
                 values = physical(item.samples, source.info.scale)  # T C
                 if on_samples:
                     on_samples(item, values)

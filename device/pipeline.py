@@ -92,12 +92,33 @@ class Pipeline:
         ]
 
 
-def decide_recording(model: Model, samples: NDArray[np.float32]) -> list[Decision]:
-    """All decisions of a whole recording (T, C), filtered and windowed in one go."""
+def decide_recording(
+    model: Model,
+    samples: NDArray[np.float32],
+    sample_index: NDArray[np.int64] | None = None,
+) -> list[Decision]:
+    """All decisions of a whole recording (T, C), filtered and windowed in one go.
+
+    sample_index: (T,), of each sample in its stream; where it jumps, nothing is bridged, as live
+    """
+    index = np.arange(len(samples)) if sample_index is None else sample_index
+    cuts = np.flatnonzero(np.diff(index) != 1) + 1
+    return [
+        decision
+        for rows in np.split(np.arange(len(samples)), cuts)
+        for decision in _decide_piece(model, samples[rows], int(index[rows[0]]))
+    ]
+
+
+def _decide_piece(model: Model, samples: NDArray[np.float32], first: int) -> list[Decision]:
+    """Decisions of consecutive samples (T, C), the first of which has this index."""
     spec = model.package.manifest.input
     front_end = model.package.manifest.front_end
     normalised = front_end.normalise(front_end.filtered(samples), model.profile).T  # C T
+    end = first + normalised.shape[1]
     return [
-        model.decide(start, np.ascontiguousarray(normalised[:, start : start + spec.window]))
-        for start in window_starts(normalised.shape[1], spec.window, spec.hop)
+        model.decide(
+            start, np.ascontiguousarray(normalised[:, start - first : start - first + spec.window])
+        )
+        for start in window_starts(end, spec.window, spec.hop, first)
     ]

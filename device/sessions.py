@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from embridge.device.errors import ConfigError
 from embridge.device.frontend import UserProfile
-from embridge.device.live import announcement, calibrate, run_live
+from embridge.device.live import Sink, announcement, calibrate, run_live
 from embridge.device.package import read_package
 from embridge.device.pipeline import open_model
 from embridge.device.prompts import KeyLabeller, Labeller, ScriptLabeller, keyboard, read_script
@@ -28,8 +28,9 @@ from embridge.device.stream_file import Progress, Session
 def run_session(
     package: Path,
     url: str,
-    sinks: Sequence[str],
+    sinks: Sequence[str] = (),
     *,
+    on_event: Sink | None = None,
     user: Path | None = None,
     stage: str = "tflite-int8",
     decisions: Path | None = None,
@@ -39,6 +40,7 @@ def run_session(
     """Live gestures from a package and a source until the stream ends or Ctrl-C; the summary.
 
     sinks: where events, decisions and samples go; see `device.sinks`
+    on_event: gets each event, too
     decisions: file that receives one JSON line per decision
     """
     profile = read_profile(user) if user else None
@@ -51,6 +53,7 @@ def run_session(
             stack.enter_context(open_sink(spec, info=source.info, labels=labels, null_gesture=REST))
             for spec in sinks
         ]
+        events = [out.events for out in outs if out.events]
         takers = [out.decisions for out in outs if out.decisions]
         if decisions:
             file = stack.enter_context(decisions.open("w"))
@@ -58,7 +61,7 @@ def run_session(
         live = run_live(
             model,
             source,
-            _to_all([out.events for out in outs if out.events]),
+            _to_all([*events, on_event] if on_event else events),
             on_decision=_to_all(takers),
             on_samples=_to_all([out.samples.push for out in outs if out.samples]),
             on_link=log,

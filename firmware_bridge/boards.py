@@ -23,7 +23,7 @@ from embridge.firmware_bridge.errors import EmbridgeError
 FIRMWARE: Final = Path(__file__).resolve().parent / "firmware"
 COMPILER: Final = "arm-none-eabi-gcc"
 FLAGS: Final = (
-    "-mthumb", "-std=c99", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-Wconversion",
+    "-mthumb", "-std=c99", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion",
     "-ffunction-sections", "-fdata-sections", "-nostartfiles", "--specs=nano.specs",
     "--specs=nosys.specs", "-Wl,--gc-sections", "-Wl,--no-warn-rwx-segments",
 )  # fmt: skip

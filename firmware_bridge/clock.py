@@ -33,22 +33,19 @@ class ClockFit:
     @property
     def drift_ppm(self) -> float | None:
         """Positive: the device clock runs fast. None before MINIMUM_SPANS seconds."""
-        if len(self._earliest) < MINIMUM_SPANS:
-            return None
-        lag_s, device_s, _ = np.array([*self._earliest.values()]).T
-        arrived_s = device_s + lag_s
-        slope = _slope(arrived_s, device_s)
-        return float(1e6 * (slope - 1.0))
+        slope = self._against_host(1)
+        return None if slope is None else 1e6 * (slope - 1.0)
 
     @property
     def rate_hz(self) -> float | None:
         """Samples per second of the host's clock; None before MINIMUM_SPANS seconds."""
-        if len(self._earliest) < MINIMUM_SPANS:
+        return self._against_host(2)
+
+    def _against_host(self, column: int) -> float | None:
+        """Slope of device time (1) or sample (2) over the host's time of the earliest arrivals."""
+        earliest = np.array([*self._earliest.values()]).reshape(-1, 3)
+        host_s = earliest[:, 0] + earliest[:, 1]
+        if len(host_s) < MINIMUM_SPANS or np.ptp(host_s) == 0:
             return None
-        lag_s, device_s, sample = np.array([*self._earliest.values()]).T
-        return float(_slope(device_s + lag_s, sample))
-
-
-def _slope(x: np.ndarray, y: np.ndarray) -> float:  # type: ignore[type-arg]
-    centred = x - x.mean()
-    return float(centred @ (y - y.mean()) / (centred @ centred))
+        centred = host_s - host_s.mean()
+        return float(centred @ earliest[:, column] / (centred @ centred))

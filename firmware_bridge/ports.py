@@ -39,7 +39,8 @@ def parse_url(url: str) -> Address:
             own = f"{parts.scheme}://{parts.netloc}{parts.path}{query}"
             return Address(own, int(baud) if baud else None)
     raise PortNotFound(
-        f"expected serial:///dev/ttyACM0?baud={DEFAULT_BAUD} or a URL of pyserial as socket://host:port, got {url!r}"
+        f"expected serial:///dev/ttyACM0?baud={DEFAULT_BAUD} or a URL of pyserial as "
+        f"socket://host:port, got {url!r}"
     )
 
 

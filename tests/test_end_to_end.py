@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from embridge.benchmarks.demo import DemoSize, demo
 from embridge.benchmarks.evaluation import evaluate
 from embridge.benchmarks.live_check import virtual_wrist
 from embridge.device.embed import embed_windows
+from embridge.device.emg2pose import write_emg2pose
+from embridge.device.live import run_live
 from embridge.device.manifest import INT8_STAGES, RUNTIME_STAGES
 from embridge.device.package import read_package
 from embridge.device.pipeline import Pipeline, decide_recording, open_model
 from embridge.device.recordings import read_recording
 from embridge.device.sessions import calibrate_user, run_session
+from embridge.device.sources import open_source
 from embridge.quantize.stages import open_stage, queries
 
 STAGES = ("float", "fakequant", *RUNTIME_STAGES)
@@ -134,6 +138,29 @@ def test_the_stream_in_any_chunking_decides_as_the_whole_recording(
         assert len(streamed) > 5
 
 
+def test_a_recording_with_holes_decides_live_as_offline_and_bridges_none(
+    package_path: Path, excerpt: Path, tmp_path: Path
+) -> None:
+    model = open_model(read_package(package_path), "tflite-int8")
+    whole = read_recording(excerpt)
+    kept = np.r_[0:5000, 5007 : len(whole.emg)]
+    rows = ("emg", "pose_valid", "gesture", "trial", "repetition")
+    holed = replace(
+        whole,
+        sample_index=1_000_003 + kept,
+        **{name: getattr(whole, name)[kept] for name in rows},
+    )
+    path = tmp_path / "holed.h5"
+    write_emg2pose(path, holed)
+    with open_source(f"replay://{path}?speed=0") as source:
+        live = run_live(model, source, lambda line: None)
+    read = read_recording(path)
+    assert [(gap.first_sample, gap.samples) for gap in live.gaps] == [(1_005_003, 7)]
+    assert live.decisions == decide_recording(model, read.emg, read.sample_index)
+    window = model.package.manifest.input.window
+    assert not any(d.start < 1_005_003 < d.start + window for d in live.decisions)
+
+
 def test_a_port_that_goes_away_is_waited_for_and_its_gap_counted(
     package_path: Path, excerpt: Path, tmp_path: Path
 ) -> None:
@@ -142,7 +169,9 @@ def test_a_port_that_goes_away_is_waited_for_and_its_gap_counted(
     messages: list[str] = []
     path = tmp_path / "decisions.jsonl"
     with virtual_wrist(excerpt, "--drop", "2:1") as url:
-        summary = run_session(package_path, url, events.append, decisions=path, log=messages.append)
+        summary = run_session(
+            package_path, url, on_event=events.append, decisions=path, log=messages.append
+        )
     assert summary["reconnects"] == 1
     (gap,) = summary["gap_list"]
     assert summary["samples_lost"] == gap["samples"] > 0
@@ -173,7 +202,7 @@ def test_a_run_that_is_stopped_early_ends_its_gesture_and_claims_no_final_count(
     url = f"replay://{excerpt}?speed=0"
     for seconds in (1.5, 2.0, 3.0, 4.5):
         events: list[dict[str, Any]] = []
-        summary = run_session(package_path, url, events.append, seconds=seconds)
+        summary = run_session(package_path, url, on_event=events.append, seconds=seconds)
         assert_every_gesture_ends(events)
         assert summary["frames_sent"] is None
         assert summary["frames_received"] > 0
@@ -186,9 +215,9 @@ def test_calibrate_writes_a_profile_that_run_uses(
     url = f"replay://{excerpt}?speed=0"
     made = calibrate_user(package_path, url, profile, "me", seconds=4)
     assert len(made["scale"]) == 16
-    summary = run_session(package_path, url, lambda line: None, user=profile)
+    summary = run_session(package_path, url, user=profile)
     assert summary["tier"] == "T1"
-    assert run_session(package_path, url, lambda line: None)["tier"] == "T0"
+    assert run_session(package_path, url)["tier"] == "T0"
 
 
 ABSENT = """

@@ -61,7 +61,7 @@ def test_a_recording_declares_what_it_holds(recorded):
     ("url", "complaint"),
     [
         ("usb://1", "begins with one of ble://, brainflow://, cyton://, myo://, qemu://"),
-        ("virtual://?sed=1", "unknown option 'sed'; expected buffer_ms, loop, recording, seed, speed"),
+        ("virtual://?sed=1", "unknown option 'sed'; expected buffer_ms, loop, recording, seed"),
         ("virtual://?seed=x", "seed='x': expected a whole number"),
         ("virtual://?speed=0", "speed='0': expected a number above 0"),
         ("virtual://?loop=yes", "loop='yes': expected 0 or 1"),

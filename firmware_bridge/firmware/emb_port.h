@@ -1,4 +1,5 @@
-/* All that a board provides: five functions, called from emb_wrist_poll only, never at once. */
+/* All that a board provides: five functions, called from emb_wrist_poll (the clock also from
+ * emb_wrist_set_link), one at a time. None may wait. */
 #ifndef EMB_PORT_H
 #define EMB_PORT_H
 

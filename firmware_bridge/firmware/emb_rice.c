@@ -54,17 +54,24 @@ static uint8_t best_order(const int16_t *x, size_t stride, uint8_t n_samp) {
     return best;
 }
 
+/* From the k on at which u >> k is 0, a value costs k bits: those are counted, not visited. */
 static uint8_t best_k(const int16_t *x, size_t stride, uint8_t n_samp, uint8_t order) {
     uint32_t bits[MAX_K + 1] = {0};
+    uint32_t zero_from[MAX_K + 2] = {0};
     for (size_t t = 0; t < n_samp; t++) {
         const uint32_t u = residual(x, stride, t, order);
-        for (uint8_t k = 0; k <= MAX_K; k++) {
+        uint8_t k = 0;
+        for (; k <= MAX_K && (u >> k) != 0; k++) {
             const uint32_t q = quotient(u, k);
             bits[k] += q + (q == ESCAPE ? ESCAPE_BITS : k);
         }
+        zero_from[k]++;
     }
     uint8_t best = 0;
-    for (uint8_t k = 1; k <= MAX_K; k++) {
+    uint32_t zeros = 0;
+    for (uint8_t k = 0; k <= MAX_K; k++) {
+        zeros += zero_from[k];
+        bits[k] += zeros * k;
         if (bits[k] < bits[best]) best = k;
     }
     return best;

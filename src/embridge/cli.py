@@ -35,9 +35,8 @@ Encoder = Annotated[str, typer.Option(help="watch, or base for Linux-class board
 def main() -> None:
     """Entry point of the `embridge` command."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        # What a verb gives typer.Exit comes back as the value; verbs return nothing else.
+        sys.exit(app(standalone_mode=False))
     except EmbridgeError as error:
         _fail(str(error), 1)
     except (KeyboardInterrupt, typer.Abort) as stop:
