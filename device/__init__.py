@@ -11,8 +11,14 @@ manifest, package   the model package and its checks
 runtimes            LiteRT and ExecuTorch without torch (executorch_library: its shim)
 decision            k-nearest-neighbour vote, rejection, debouncing
 pipeline            all of it on a stream, and on a whole recording for comparison
-sources             where samples come from: a port, or a recording
-live, sessions      `embridge run` and `embridge calibrate`
+source, sources     what a live run reads; from a URL to it (urls: their options)
+foreign             other people's devices: Myo, Cyton, BrainFlow's boards
+recorder            `embridge record`; prompts: who labels; stream_file, growing_hdf5: files that are
+                    whole after a kill at any byte
+replay, tape        recordings through the same path as live streams
+signal_check        `embridge check`
+live, sessions      what the verbs do with files, ports and signals
+sinks, lsl          where gestures go: JSON lines, UDP, LibEMG, Lab Streaming Layer
 embed               `embridge embed`
 errors              what can go wrong with a user's files
 """

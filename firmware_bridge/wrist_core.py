@@ -211,7 +211,8 @@ class WristCore:
         frame = self._data(end)
         while len(frame.payload) > self.frame_bytes - OVERHEAD_BYTES and frame.n_samp > 1:
             frame = self._data(self._next_sample + frame.n_samp // 2)
-        if self._queue.put(self._framing(frame), is_data=True):
+        fits = len(frame.payload) <= self.frame_bytes - OVERHEAD_BYTES
+        if fits and self._queue.put(self._framing(frame), is_data=True):
             self._overrun = False
         else:
             self.drop(1)

@@ -149,8 +149,8 @@ static void declare(emb_wrist *w) {
 static void obey(emb_wrist *w, const emb_control *control) {
     switch (control->op) {
     case EMB_OP_HELLO:
-        declare(w);
         if (w->has_link) queue_other(w, EMB_EVENT, emb_put_link(&w->link, payload_of(w)));
+        declare(w);
         break;
     case EMB_OP_START:
         if (control->length == 2) agree(w, control->value);

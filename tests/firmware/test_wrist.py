@@ -145,7 +145,7 @@ def test_hello_on_a_radio_link_is_answered_with_its_parameters_too(c_wrist: Wris
     assert Event.unpack(link.payload) == Event(EventCode.LINK, LinkParameters(7500, 247, 251, 2))
     begin = len(wrist.sent)
     wrist.tell(ControlOp.HELLO)
-    declared, again = wrist.sent[begin : begin + 114], wrist.sent[begin + 114 :]
+    declared, again = wrist.sent[-114:], wrist.sent[begin:-114]
     assert frames.unpack(declared).type is FrameType.STREAM_INFO
     assert frames.unpack(again).payload == link.payload
 
