@@ -236,10 +236,12 @@ def test_a_host_that_does_not_keep_up_sees_each_gap_exactly(tmp_path: Path) -> N
     for early, late in pairwise(data):
         lost = late.seq - early.seq - 1
         assert late.overrun == (lost > 0)
-        assert late.sample_index - early.sample_index == 100 * (lost + 1)
+        # Whole frames where the transmit buffer was full, any number where samples were missed.
+        ahead = late.sample_index - early.sample_index
+        assert early.n_samp + lost <= ahead <= 100 * (lost + 1)
     _assert_exact(data, samples)
     assert status.frames_sent == len(data)
-    assert status.overruns >= 3
+    assert status.overruns + status.samples_missed >= 3
     assert got[-1].seq == status.frames_sent + status.frames_dropped
 
 
