@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 
 OLD_TFLITE := .venv-tflite
 
-.PHONY: venv venv-tflite demo test test-all lint
+.PHONY: venv venv-tflite demo test test-all fuzz lint
 
 venv: $(READY)
 
@@ -35,6 +35,10 @@ test: venv
 
 test-all: venv
 	$(BIN)/pytest -m ''
+
+# 10^7 inputs each: Python against C, and C alone under sanitizers (needs clang-14); an hour.
+fuzz: venv
+	$(MAKE) -f tests/fuzz/fuzz.mk fuzz
 
 lint: venv
 	$(BIN)/ruff check .
