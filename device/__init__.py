@@ -13,8 +13,8 @@ decision            k-nearest-neighbour vote, rejection, debouncing
 pipeline            all of it on a stream, and on a whole recording for comparison
 source, sources     what a live run reads; from a URL to it (urls: their options)
 foreign             other people's devices: Myo, Cyton, BrainFlow's boards
-recorder            `embridge record`; prompts: who labels; stream_file, growing_hdf5: files that are
-                    whole after a kill at any byte
+recorder            `embridge record`; prompts: who labels; stream_file, growing_hdf5: files that
+                    are whole after a kill at any byte
 replay, tape        recordings through the same path as live streams
 signal_check        `embridge check`
 live, sessions      what the verbs do with files, ports and signals
