@@ -87,6 +87,8 @@ def record(
     """
     if path.exists():
         raise RecordingError(f"{path}: a file of this name exists: choose another name or move it")
+    if not path.parent.is_dir():
+        raise RecordingError(f"{path}: there is no folder {path.parent}: make it or name another")
     files = _Files(path, source, labeller, session, flush_s, sync, wall_clock() - clock())
     tally = _Tally()
     try:

@@ -54,11 +54,18 @@ def open_port(address: Address) -> Any:
             address.port,
             baudrate=address.baud or DEFAULT_BAUD,
             timeout=READ_TIMEOUT_S,
-            write_timeout=WRITE_TIMEOUT_S,
-            exclusive=None if "://" in address.port else True,
+            **_limits(address.port),
         )
     except (OSError, ValueError) as error:  # ValueError: a baud rate that the driver refuses
         raise PortNotFound(_why_not(address, error)) from error
+
+
+def _limits(port: str) -> dict[str, Any]:
+    """Options that not every kind of port knows."""
+    if port.startswith("rfc2217://"):
+        return {}
+    limits: dict[str, Any] = {"write_timeout": WRITE_TIMEOUT_S}
+    return limits if "://" in port else limits | {"exclusive": True}
 
 
 def _why_not(address: Address, error: OSError | ValueError) -> str:

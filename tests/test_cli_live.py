@@ -86,6 +86,7 @@ def test_gestures_go_to_several_sinks(cli, made, tmp_path):
     ("arguments", "complaint"),
     [
         (("record", "virtual://", "-o", "{taken}"), "a file of this name exists"),
+        (("record", "virtual://", "-o", "/no/such/x.h5"), "there is no folder /no/such"),
         (("record", "virtual://", "-o", "{new}", "--gestures", "a,b"), "needs? a terminal"),
         (("record", "virtual://", "-o", "{new}", "--script", "{none}"), "no such script"),
         (("record", "virtual://", "-o", "{new}", "--script", "x", "--gestures", "a"), "from one"),
