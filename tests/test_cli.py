@@ -144,7 +144,7 @@ def test_embed_of_windows_of_another_shape(cli: Cli, made: Path, tmp_path: Path)
 def test_a_port_that_does_not_exist_and_urls_that_name_nothing(cli: Cli, made: Path) -> None:
     package = made / "raw.embridge"
     refused(cli("run", package, "--source", "serial:///dev/ttyNONE9"), "ttyNONE9")
-    refused(cli("run", package, "--source", "ble://wrist"), "BLE")
+    refused(cli("run", package, "--source", "ble://wrist"), "Bluetooth")
     refused(cli("run", package, "--source", "wrist"), "serial://")
 
 

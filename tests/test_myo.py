@@ -140,8 +140,8 @@ class Air:
     async def _start(self, cuts: tuple[Cut, ...]) -> Backends:
         self.radio = Radio(cuts=cuts, pace=PACE)
         host = self.radio.device("host", "C0:00:00:00:00:01")
-        self._running = self.loop.loop.create_task(self.radio.run())
         await host.power_on()
+        self.radio.switch_on()
         return bleak_backends(host)
 
     def add(self, played: NDArray[np.int8], dropped: frozenset[int] = frozenset()) -> FakeMyo:
