@@ -86,6 +86,9 @@ def test_the_wheel_holds_code_and_data_and_nothing_else(tmp_path: Path) -> None:
         assert here <= set(names)
     wanted = {"embridge/py.typed", "embridge/device/executorch_shim.cpp", "embridge/cli.py"}
     presets = {f"embridge/training/configs/{f.name}" for f in (ROOT / "training/configs").iterdir()}
+    bridge = "embridge/firmware_bridge"
+    wanted |= {f"{bridge}/PROTOCOL.md", f"{bridge}/vectors/frames.json"}
+    wanted |= {f"{bridge}/firmware/emb_wrist.c", f"{bridge}/firmware/boards/mps2_an386.ld"}
     assert wanted | presets <= set(names)
     assert all(name.startswith(("embridge/", "embridge-")) for name in names)
 
@@ -94,7 +97,8 @@ def test_no_file_is_too_long_to_read_in_one_sitting() -> None:
     long = [
         file.name
         for top in (*TOP, "src/embridge")
-        for file in (ROOT / top).rglob("*.py")
+        for pattern in ("*.py", "*.[ch]")
+        for file in (ROOT / top).rglob(pattern)
         if len(file.read_text().splitlines()) > 300
     ]
     assert long == []

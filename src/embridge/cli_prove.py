@@ -144,6 +144,31 @@ def sensitivity(
     show(report, json_, lambda: job.text(report))
 
 
+@bench.command()
+def baselines(
+    data: DataPath,
+    seeds: Annotated[int, typer.Option(help="Repetitions of what is random.")] = 3,
+    json_: Json = False,
+) -> None:
+    """Zero-shot accuracy of simple methods without a network, by tier, on NinaPro DB1."""
+    need_host("bench baselines")
+    import time
+
+    from embridge.training.table.data import read_users
+    from embridge.training.table.entries import baselines as entries
+    from embridge.training.table.tables import run_table
+
+    with reporting() as progress:
+        table = run_table(
+            read_users(data),
+            entries(tuple(range(seeds))),
+            data=data.resolve().name,
+            clock=time.monotonic,
+            progress=progress,
+        )
+    show(table.json(), json_, table.text)
+
+
 def _draw(
     path: Path | None, draw: Callable[[dict[str, Any], Path], None], report: dict[str, Any]
 ) -> None:
