@@ -23,6 +23,7 @@ from embridge.firmware_bridge.errors import HandshakeError
 
 HEADER: Final = struct.Struct("<BBHIIBB")
 CRC: Final = struct.Struct("<I")
+CRC_RESIDUE: Final = 0x2144DF1C  # CRC-32 of any bytes followed by their own CRC-32
 DELIMITER: Final = b"\x00"
 
 ENCODING_MASK: Final = 0x0F
@@ -119,7 +120,7 @@ def unpack(packed: bytes) -> Frame:
     size = len(packed)
     if not OVERHEAD_BYTES <= size <= MAX_FRAME_BYTES:
         raise ValueError(f"frame of {size} bytes, {OVERHEAD_BYTES}..{MAX_FRAME_BYTES} expected")
-    if CRC.unpack_from(packed, size - CRC.size)[0] != zlib.crc32(packed[: -CRC.size]):
+    if zlib.crc32(packed) != CRC_RESIDUE:
         raise ValueError("CRC-32 differs")
     kind, flags, seq, sample_index, time_us, n_ch, n_samp = HEADER.unpack_from(packed)
     if kind not in _TYPES:

@@ -44,8 +44,10 @@ def parse_url(url: str) -> Address:
     )
 
 
-def open_port(address: Address) -> Any:
+def open_port(address: Address, timeout_s: float = READ_TIMEOUT_S) -> Any:
     """The open pyserial port, locked against other programs; PortNotFound when that fails.
+
+    timeout_s: the longest that a read waits for as much as it wants
 
     Flow control stays off and modem lines are not read: pseudo-terminals answer ENOTTY.
     """
@@ -53,7 +55,7 @@ def open_port(address: Address) -> Any:
         return serial.serial_for_url(
             address.port,
             baudrate=address.baud or DEFAULT_BAUD,
-            timeout=READ_TIMEOUT_S,
+            timeout=timeout_s,
             **_limits(address.port),
         )
     except (OSError, ValueError) as error:  # ValueError: a baud rate that the driver refuses
@@ -65,7 +67,12 @@ def _limits(port: str) -> dict[str, Any]:
     if port.startswith("rfc2217://"):
         return {}
     limits: dict[str, Any] = {"write_timeout": WRITE_TIMEOUT_S}
-    return limits if "://" in port else limits | {"exclusive": True}
+    return limits if is_url(port) else limits | {"exclusive": True}
+
+
+def is_url(port: str) -> bool:
+    """True for one of pyserial's URLs, False for a device."""
+    return "://" in port
 
 
 def _why_not(address: Address, error: OSError | ValueError) -> str:
