@@ -152,5 +152,5 @@ class GloveItself:
         return mean_pose(pose)
 
     def adapt(self, user: UserData) -> Adapted:
-        """There is no EMG encoder."""
-        raise NotImplementedError("in tier `pose` the referee embeds poses only")
+        """ValueError: there is no EMG encoder, and the referee asks for none in this tier."""
+        raise ValueError("tier `pose` has no EMG encoder: its queries are the user's own poses")
