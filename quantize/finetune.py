@@ -19,7 +19,7 @@ from embridge.quantize.calibration import BATCH
 from embridge.quantize.recipes import Recipe
 from embridge.training.config import OptimConfig
 from embridge.training.study import Progress
-from embridge.training.trainer import Losses, Phase, Trainer
+from embridge.training.trainer import Batch, Losses, Phase, Trainer
 from embridge.training.watch import WatchEncoder
 
 HELD_SHARE = 0.2  # of the calibration windows, kept from fine-tuning to choose its best step
@@ -51,11 +51,13 @@ def finetune(
         )
     held, train = windows[:held_count], windows[held_count:]
 
-    def losses(rng: np.random.Generator) -> Losses:
-        batch = train[rng.integers(len(train), size=BATCH)]  # B C T
+    def batch(rng: np.random.Generator) -> Batch:
+        return (train[rng.integers(len(train), size=BATCH)].numpy(),)  # B C T
+
+    def losses(windows: Tensor) -> Losses:
         with torch.no_grad():
-            target = float_encoder.embed(batch)
-        return {"loss": distillation_loss(twin.embed(batch), target)}
+            target = float_encoder.embed(windows)
+        return {"loss": distillation_loss(twin.embed(windows), target)}
 
     def lost() -> float:
         return 1 - mean_cosine(twin, float_encoder, held)
@@ -63,7 +65,7 @@ def finetune(
     calibrated, before = _copy(twin), lost()
     place = folder / f"qat-{_digest(calibrated, windows, recipe, seed)}"
     place.mkdir(parents=True, exist_ok=True)
-    phase = Phase("fine-tune", recipe.qat_steps, twin, losses, lost)
+    phase = Phase("fine-tune", recipe.qat_steps, twin, batch, losses, lost)
     Trainer([phase], {"twin": twin}, _optim(recipe, seed), place).fit(
         resume=True, progress=progress
     )
@@ -76,6 +78,7 @@ def finetune(
 def _optim(recipe: Recipe, seed: int) -> OptimConfig:
     return OptimConfig(
         seed=seed,
+        device="cpu",
         learning_rate=recipe.learning_rate,
         weight_decay=0,
         validate_every=20,

@@ -30,10 +30,10 @@ from embridge.quantize.lower import Artefact
 from embridge.quantize.quantizer import from_state, quantize_encoder, state_for_file
 from embridge.quantize.stages import HOST_STAGES, open_stage, queries
 from embridge.training.gallery import build_gallery
+from embridge.training.material import balanced_batch
 from embridge.training.models import load_models
 from embridge.training.run_folder import RunFolder, git_commit, write_atomic
 from embridge.training.study import Progress, Study
-from embridge.training.windows import balanced_batch
 
 QUANTIZED = {"watch": "quantized", "base": "quantized-base"}  # .safetensors and .json
 CALIBRATION_WINDOWS = 1024

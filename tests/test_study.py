@@ -15,8 +15,9 @@ from embridge.device.recordings import REST, UNLABELLED, Recording
 from embridge.training.config import PRESETS, Config, load_config
 from embridge.training.encoders import PatchEncoder, PoseEmbedder
 from embridge.training.gallery import PoseGallery, build_gallery
+from embridge.training.material import balanced_batch
 from embridge.training.study import Study, apply_plan, make_study, read_all
-from embridge.training.windows import WindowSet, balanced_batch, calibration_rows, stretches
+from embridge.training.windows import WindowSet, calibration_rows, stretches
 
 RATE_HZ = 200.0
 GESTURES = ("rest", "fist", "pinch", "point", "thumb", "horns", "spread")

@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 
 from embridge.training.evaluate import Queries
+from embridge.training.material import balanced_batch
 from embridge.training.study import Study
-from embridge.training.windows import balanced_batch
 
 TRAINING_WINDOWS = 4000
 

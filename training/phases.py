@@ -14,11 +14,11 @@ from embridge.training.augment import jitter, rotate
 from embridge.training.config import Config
 from embridge.training.disturb import disturbed_embedding
 from embridge.training.encoders import BaseEncoder, MaskedAutoencoder
+from embridge.training.material import Material, PairedWindows, balanced_batch
 from embridge.training.models import Models, batched, build_models
 from embridge.training.run_folder import BEST, RunFolder, save_weights
 from embridge.training.study import Progress, Study
-from embridge.training.trainer import Losses, Phase, Trainer
-from embridge.training.windows import WindowSet, balanced_batch
+from embridge.training.trainer import Batch, Losses, Phase, Trainer, device_of
 
 VALIDATION_WINDOWS = 256
 POSES_FOR_CLUSTERS = 2000
@@ -33,7 +33,7 @@ def train(
     """
     torch.set_num_threads(run.config.optim.threads)
     models = build_models(run.config, study.plan)
-    recipe = Recipe(run.config, study, models)
+    recipe = Recipe(run.config, study.material(), models)
     trainer = Trainer(recipe.phases(), recipe.modules(), run.config.optim, run.path)
     trainer.fit(resume=resume, progress=progress)
     _save_best(run.path / BEST, models)
@@ -46,18 +46,16 @@ def _save_best(path: Path, models: Models) -> None:
 class Recipe:
     """The phases of one run, over its windows."""
 
-    def __init__(self, config: Config, study: Study, models: Models) -> None:
-        self._config, self._study, self._models = config, study, models
-        self._device = _device(config.optim.device)
-        self._train, self._val = study.training_windows(), study.validation_windows()
+    def __init__(self, config: Config, material: Material, models: Models) -> None:
+        self._config, self._material, self._models = config, material, models
+        self._device = device_of(config.optim.device)
+        self._train, self._val = material.train, material.val
         rng = np.random.default_rng(config.optim.seed)
         self._val_index = balanced_batch(self._val, VALIDATION_WINDOWS, rng)
         base, depth = config.base, config.base.decoder_dim
         self._pose_mae = MaskedAutoencoder(models.pose.encoder, depth, base.mask_ratio)
         self._emg_mae = MaskedAutoencoder(models.base.encoder, depth, base.mask_ratio)
         self._align = _Aligned(models.base, config.loss.tau)
-        for module in self.modules().values():
-            module.to(self._device)
 
     def modules(self) -> dict[str, nn.Module]:
         """Everything a checkpoint must hold."""
@@ -77,21 +75,24 @@ class Recipe:
                 "pose_mae",
                 optim.pose_mae_steps,
                 self._pose_mae,
-                lambda rng: {"loss": self._pose_mae(self._batch(rng)[1])},
+                lambda rng: self._batch(rng)[1:],
+                lambda pose: {"loss": self._pose_mae(pose)},
                 lambda: float(self._pose_mae(self._validation()[1])),
             ),
             Phase(
                 "emg_mae",
                 optim.emg_mae_steps,
                 self._emg_mae,
-                lambda rng: {"loss": self._emg_mae(self._batch(rng)[0])},
+                lambda rng: self._batch(rng)[:1],
+                lambda emg: {"loss": self._emg_mae(emg)},
                 lambda: float(self._emg_mae(self._validation()[0])),
             ),
             Phase(
                 "align",
                 optim.align_steps,
                 self._align,
-                lambda rng: self._align_losses(*self._batch(rng)),
+                self._batch,
+                self._align_losses,
                 lambda: float(self._align_losses(*self._validation())["loss"]),
                 self._begin_align,
             ),
@@ -99,7 +100,8 @@ class Recipe:
                 "watch",
                 optim.watch_steps,
                 self._models.watch,
-                lambda rng: self._watch_losses(*self._batch(rng)),
+                self._batch,
+                self._watch_losses,
                 lambda: float(self._watch_losses(*self._validation())["loss"]),
             ),
         ]
@@ -167,31 +169,21 @@ class Recipe:
             "unsteady": unsteady,
         }
 
-    def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _batch(self, rng: np.random.Generator) -> Batch:
         """A training batch: emg (B, C, T), varied as wearers and wearings vary; pose (B, J, T)."""
-        optim = self._config.optim
+        optim, material = self._config.optim, self._material
         index = balanced_batch(self._train, optim.batch, rng)
-        emg = self._normalised(self._train, index, rng.random(len(index)) < optim.population_share)
+        emg = self._train.inputs(index, rng.random(len(index)) < optim.population_share)
         emg = jitter(emg, optim.jitter, rng)
         if optim.rotation:
-            plan = self._study.plan
-            emg = rotate(emg, plan.ring, optim.rotation, rng, whole=not plan.is_envelope)
-        return self._tensor(emg), self._tensor(self._train.pose(index))
+            emg = rotate(emg, material.ring, optim.rotation, rng, whole=not material.is_envelope)
+        return emg, self._train.pose(index)
 
     def _validation(self) -> tuple[Tensor, Tensor]:
         """The fixed validation batch, with user profiles."""
         everyone = np.zeros(len(self._val_index), np.bool_)
-        emg = self._normalised(self._val, self._val_index, everyone)
+        emg = self._val.inputs(self._val_index, everyone)
         return self._tensor(emg), self._tensor(self._val.pose(self._val_index))
-
-    def _normalised(
-        self, windows: WindowSet, index: NDArray[np.int64], population: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
-        """Encoder input (B, C, T): tier T0 where `population`, T1 elsewhere."""
-        front_end, profiles = self._study.plan.front_end, self._study.profiles
-        with_profile = windows.encoder_input(index, front_end, profiles)
-        without = windows.encoder_input(index, front_end, {})
-        return np.where(population[:, None, None], without, with_profile)
 
     def _tensor(self, array: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
@@ -210,12 +202,6 @@ class _Aligned(nn.Module):
         return self.log_tau.exp()
 
 
-def _poses(windows: WindowSet, count: int, seed: int) -> NDArray[np.float32]:
+def _poses(windows: PairedWindows, count: int, seed: int) -> NDArray[np.float32]:
     index = balanced_batch(windows, count, np.random.default_rng(seed))
     return windows.pose(index)
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)

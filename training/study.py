@@ -23,6 +23,7 @@ from embridge.device.recordings import (
     require_pose,
 )
 from embridge.training.config import Config
+from embridge.training.material import Material
 from embridge.training.plan import (
     StudyPlan,
     choose_pose_scaling,
@@ -30,7 +31,14 @@ from embridge.training.plan import (
     samples,
     split_users,
 )
-from embridge.training.windows import Signal, WindowSet, calibration_rows, cut_windows, stretches
+from embridge.training.windows import (
+    NormalisedWindows,
+    Signal,
+    WindowSet,
+    calibration_rows,
+    cut_windows,
+    stretches,
+)
 
 Progress = Callable[[int, int, str], None]  # done, total, what
 
@@ -57,6 +65,14 @@ class Study:
     def validation_windows(self) -> WindowSet:
         """Seen gestures and rest of the validation users."""
         return self._paired(self.plan.val_users)
+
+    def material(self) -> Material:
+        """What the encoders of a run are trained and validated on."""
+        train, val = (
+            NormalisedWindows(windows, self.plan.front_end, self.profiles)
+            for windows in (self.training_windows(), self.validation_windows())
+        )
+        return Material(train, val, self.plan.ring, self.plan.is_envelope)
 
     def _paired(self, users: Iterable[str]) -> WindowSet:
         plan = self.plan

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embridge.training.config import OptimConfig
 from embridge.training.run_folder import LAST, METRICS, load_checkpoint, save_checkpoint
 from embridge.training.study import Progress
 
+Batch = tuple[NDArray[np.float32], ...]
 Losses = dict[str, Tensor]  # "loss" is what is minimised, the others are logged
 
 
@@ -34,14 +36,16 @@ class Phase:
     """One phase of training.
 
     module: whose parameters are trained
-    losses: (rng) -> losses of a training batch; validate: () -> value, lower is better
+    batch: (rng) -> arrays of a training batch; nothing else of it is drawn at random in numpy
+    losses: (*batch as tensors) -> losses; validate: () -> value, lower is better
     begin: called once before the first step, with the earlier phases' results in place
     """
 
     name: str
     steps: int
     module: nn.Module
-    losses: Callable[[np.random.Generator], Losses]
+    batch: Callable[[np.random.Generator], Batch]
+    losses: Callable[..., Losses]
     validate: Callable[[], float]
     begin: Callable[[], None] = lambda: None
 
@@ -53,6 +57,9 @@ class Trainer:
         self, phases: list[Phase], modules: dict[str, nn.Module], optim: OptimConfig, run: Path
     ) -> None:
         self._phases, self._modules, self._optim, self._run = phases, modules, optim, run
+        self._device = device_of(optim.device)
+        for module in modules.values():
+            module.to(self._device)
         self._metrics: list[dict[str, Any]] = []
         self._stop = False
 
@@ -117,7 +124,8 @@ class Trainer:
         seed = _seed(optim.seed, number, step + 1)
         torch.manual_seed(seed)
         phase.module.train()
-        losses = phase.losses(np.random.default_rng(seed))
+        batch = phase.batch(np.random.default_rng(seed))
+        losses = phase.losses(*(torch.from_numpy(part).to(self._device) for part in batch))
         optimizer.zero_grad()
         losses["loss"].backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, optim.clip_norm)
@@ -179,6 +187,13 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def device_of(wanted: str) -> torch.device:
+    """The device of `optim.device`; "auto": CUDA where there is one."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
 
 
 def _schedule(step: int, steps: int, warmup: float) -> float:

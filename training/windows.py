@@ -89,6 +89,41 @@ class WindowSet:
         return rows[self.start[i] : self.start[i] + self.window]
 
 
+@dataclass(frozen=True)
+class NormalisedWindows:
+    """Windows as the encoder sees them: `PairedWindows` of the recipe."""
+
+    windows: WindowSet
+    front_end: FrontEnd
+    profiles: dict[str, UserProfile]
+
+    @property
+    def label(self) -> NDArray[np.int64]:
+        """(N,) gesture of each window."""
+        return self.windows.label
+
+    @property
+    def user(self) -> NDArray[np.int64]:
+        """(N,) user of each window."""
+        return self.windows.user
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return len(self.windows)
+
+    def inputs(
+        self, index: NDArray[np.int64], population: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """Encoder input (B, C, T): tier T0 where `population`, T1 elsewhere."""
+        known = self.windows.encoder_input(index, self.front_end, self.profiles)
+        unknown = self.windows.encoder_input(index, self.front_end, {})
+        return np.where(population[:, None, None], unknown, known)
+
+    def pose(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Scaled joint angles (B, J, T)."""
+        return self.windows.pose(index)
+
+
 def stretches(gesture: NDArray[np.int16], trial: NDArray[np.int32]) -> NDArray[np.int32]:
     """(T,) number of the contiguous stretch of one gesture and trial each sample lies in."""
     change = (np.diff(gesture) != 0) | (np.diff(trial) != 0)
@@ -146,16 +181,6 @@ def cut_windows(
     table = np.concatenate(rows, axis=1) if rows else np.zeros((5, 0), np.int64)
     number, start, label, user, trial = table
     return WindowSet(signals, window, number, start, label, user, trial, tuple(users))
-
-
-def balanced_batch(windows: WindowSet, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Indices of a batch in which every (user, gesture) pair is equally likely."""
-    cell = windows.user * 1000 + windows.label
-    order = np.argsort(cell, kind="stable")
-    _, first, count = np.unique(cell[order], return_index=True, return_counts=True)
-    chosen = rng.integers(len(first), size=size)
-    within = (rng.random(size) * count[chosen]).astype(np.int64)
-    return np.asarray(order[first[chosen] + within])
 
 
 def _any_within(
