@@ -4,7 +4,8 @@
             -> decision (nearest poses, rejection, debouncing) -> events
 
 gallery_codes       galleries at 8, 4 and 1 bit, and as prototypes
-recordings          one view on every kind of recording; emg2pose, ninapro: the formats
+recordings          one view on every kind of recording; emg2pose, ninapro (ninapro_subjects: who
+                    was left-handed), libemg_csv: the formats
 data_check          what a folder of recordings holds, and what is wrong with it
 frontend, windows   from samples to encoder input: also what training uses
 manifest, package   the model package and its checks

@@ -14,6 +14,7 @@ import scipy.signal
 from numpy.typing import NDArray
 
 from embridge.device.errors import RecordingError
+from embridge.device.libemg_csv import SOURCE as LIBEMG
 from embridge.device.recordings import (
     REST,
     Recording,
@@ -21,6 +22,7 @@ from embridge.device.recordings import (
     natural_key,
     open_recordings,
     read_recording,
+    remarks_by_user,
 )
 
 CLIPPED_SHARE = 0.001  # of a channel's samples pinned to its extreme
@@ -54,6 +56,7 @@ class DataSummary:
     pose_joints: tuple[int, ...]  # 0: files without pose
     pose_valid_share: float
     synthetic: bool  # of any file
+    remarks: tuple[str, ...]  # of readers, each with the users it concerns
 
 
 def describe(path: Path) -> DataSummary:
@@ -63,6 +66,7 @@ def describe(path: Path) -> DataSummary:
     total_s = 0.0
     kinds: set[tuple[str, str, int, float, int]] = set()
     synthetic = False
+    remarks: list[tuple[str, tuple[str, ...]]] = []
     for recording in open_recordings(path, allow_nonfinite=True):
         files += 1
         samples += len(recording.emg)
@@ -73,6 +77,7 @@ def describe(path: Path) -> DataSummary:
         channels = recording.emg.shape[1]
         kinds.add((recording.source, recording.user, channels, recording.rate_hz, joints))
         synthetic |= recording.synthetic
+        remarks.append((recording.user, recording.remarks))
     return DataSummary(
         files=files,
         sources=tuple(sorted({kind[0] for kind in kinds})),
@@ -84,6 +89,7 @@ def describe(path: Path) -> DataSummary:
         pose_joints=tuple(sorted({kind[4] for kind in kinds})),
         pose_valid_share=valid / samples,
         synthetic=synthetic,
+        remarks=remarks_by_user(remarks),
     )
 
 
@@ -124,6 +130,7 @@ class _Outline:
     file: str
     channels: int
     rate_hz: float
+    joints: int | None  # None: without pose
     trials: dict[str, int]
 
 
@@ -134,7 +141,8 @@ def _outline(recording: Recording, file: str) -> _Outline:
         own = np.unique(recording.trial[recording.gesture == number])
         if name != REST:
             trials[name] = int(np.sum(own > 0))
-    return _Outline(file, recording.emg.shape[1], recording.rate_hz, trials)
+    joints = None if recording.pose is None else recording.pose.shape[1]
+    return _Outline(file, recording.emg.shape[1], recording.rate_hz, joints, trials)
 
 
 def _gesture_seconds(recording: Recording) -> dict[str, float]:
@@ -148,7 +156,11 @@ def _gesture_seconds(recording: Recording) -> dict[str, float]:
 def _check_pose(recording: Recording, file: str) -> Iterator[Finding]:
     if recording.pose is None:
         action = "training needs paired hand pose; use it for live runs only"
-        yield Finding("error", file, "no hand pose", action)
+        if recording.source == LIBEMG:  # of its kind, none has
+            action = "use it for linear probe and few-shot evaluation, or live runs"
+        yield Finding(
+            "warning" if recording.source == LIBEMG else "error", file, "no hand pose", action
+        )
         return
     invalid = 1.0 - float(recording.pose_valid.mean())
     if invalid > POSE_INVALID_SHARE:
@@ -229,11 +241,24 @@ def _check_together(outlines: list[_Outline]) -> Iterator[Finding]:
                 f"{channels} at {rate_hz:g} Hz"
             )
             yield Finding("error", outline.file, text, "keep one kind of recording per folder")
+    yield from _check_joints(outlines)
     for gesture, count in sorted(trials.items()):
         if count < TRIALS_NEEDED:
             text = f"gesture '{gesture}' has {count} trial in all files together"
             action = f"record at least {TRIALS_NEEDED}, or leave the gesture out"
             yield Finding("warning", "", text, action)
+
+
+def _check_joints(outlines: list[_Outline]) -> Iterator[Finding]:
+    """Poses of different width in one folder."""
+    joints = Counter(outline.joints for outline in outlines if outline.joints is not None)
+    for outline in outlines:
+        usual = joints.most_common(1)[0][0] if joints else None
+        if outline.joints not in (None, usual):
+            text = f"pose of {outline.joints} values, but most files here have {usual}"
+            action = "gloves of 18 and 22 sensors go together with data.glove_sensors=18; keep "
+            action += "other kinds in folders of their own"
+            yield Finding("warning", outline.file, text, action)
 
 
 def _channels(numbers: NDArray[np.intp]) -> str:

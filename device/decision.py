@@ -31,6 +31,15 @@ class DecisionRule(BaseModel):
     debounce_ms: float
     null_gesture: str
 
+    def accepts(self, similarity: float, share: float) -> bool:
+        """Whether a vote is near enough to the poses and agreed on enough."""
+        return similarity >= self.min_similarity and share >= self.min_vote
+
+    def hops_held(self, hop_ms: float) -> int:
+        """How many decisions in a row a change takes."""
+        # The small part is for hops that are no whole number of milliseconds.
+        return max(1, math.ceil(self.debounce_ms / hop_ms - 1e-6))
+
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
@@ -103,7 +112,7 @@ def decide(
 ) -> Decision:
     """Vote, then reject what is too far from every pose or too disputed."""
     vote = voter.vote(query)
-    accepted = vote.similarity >= rule.min_similarity and vote.share >= rule.min_vote
+    accepted = rule.accepts(vote.similarity, vote.share)
     return Decision(start, names[vote.label] if accepted else None, vote.share, vote.similarity)
 
 
@@ -121,8 +130,7 @@ class Debouncer:
 
     def __init__(self, rule: DecisionRule, hop_ms: float) -> None:
         self._null = rule.null_gesture
-        # The small part is for hops that are no whole number of milliseconds.
-        self._needed = max(1, math.ceil(rule.debounce_ms / hop_ms - 1e-6))
+        self._needed = rule.hops_held(hop_ms)
         self._active: str | None = None
         self._candidate: str | None = None
         self._held = 0

@@ -36,6 +36,8 @@ JOINT_NAMES = (
 
 TABLE: Final = "emg2pose/timeseries"
 CHUNK_ROWS: Final = 4096
+BLOCK_ROWS: Final = 1 << 16
+ZERO_RAD: Final = 1e-8  # numpy's isclose, by which emg2pose tells failed tracking
 STORAGE: Final = {"shuffle": True, "compression": "gzip", "compression_opts": 1}
 
 _SIDES = ("_both", "_left", "_right")
@@ -43,10 +45,23 @@ _SIDES = ("_both", "_left", "_right")
 
 def read_emg2pose(path: Path) -> Recording:
     """Read one file; raises RecordingError when it is not a whole emg2pose file."""
+    (recording,) = read_blocks(path, None)
+    return recording
+
+
+def read_blocks(path: Path, block_rows: int | None = BLOCK_ROWS) -> Iterator[Recording]:
+    """Read one file as recordings of so many consecutive rows each; None: all in one.
+
+    Raises RecordingError when it is not a whole emg2pose file.
+    """
     with readable(path), h5py.File(path, "r") as file:
         dataset, attributes = checked_table(path, file)
-        rows = dataset[:]
-    return _recording(path, rows, attributes)
+        before_s = -np.inf
+        for first in range(0, len(dataset), block_rows or len(dataset)):
+            rows = dataset[first : first + (block_rows or len(dataset))]
+            _check_time(path, rows["time"], first, before_s)
+            before_s = rows["time"][-1]
+            yield _recording(path, rows, attributes)
 
 
 def checked_table(path: Path, file: h5py.File) -> tuple[Any, dict[str, Any]]:
@@ -75,12 +90,18 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def write_emg2pose(
-    path: Path, recording: Recording, *, side: str = "left", start_s: float = 0.0
+    path: Path,
+    recording: Recording,
+    *,
+    side: str = "left",
+    start_s: float = 0.0,
+    compress: bool = True,
 ) -> None:
     """Write `recording` to `path` in one step: readers see the old file, or the whole new one.
 
-    start_s: unix time of the first sample. Rows without valid pose get all angles 0, emg2pose's
-    mark of failed tracking. Raises OSError when the folder cannot be written.
+    start_s: unix time of the first sample; compress: several times smaller, slower to read in
+    pieces. Rows without valid pose get all angles 0, emg2pose's mark of failed tracking. Raises
+    OSError when the folder cannot be written.
     """
     rows = _rows(recording, start_s)
     end_s = start_s + len(rows) / recording.rate_hz
@@ -95,9 +116,8 @@ def write_emg2pose(
         with h5py.File(partial, "w") as file:
             group = file.create_group("emg2pose")
             group.attrs.update(attributes)
-            group.create_dataset(
-                "timeseries", data=rows, chunks=(min(len(rows), CHUNK_ROWS),), **STORAGE
-            )
+            chunks = {"chunks": (min(len(rows), CHUNK_ROWS),), **STORAGE} if compress else {}
+            group.create_dataset("timeseries", data=rows, **chunks)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -138,6 +158,13 @@ def _rows(recording: Recording, start_s: float) -> NDArray[np.void]:
     if recording.sample_index is not None:
         rows["sample_index"] = index
     return rows
+
+
+def stage_name(stage: str) -> str:
+    """A stage as the data set lists it, without the hands it was done with."""
+    for side in _SIDES:
+        stage = stage.removesuffix(side)
+    return stage
 
 
 def _plain(value: Any) -> Any:
@@ -183,9 +210,7 @@ def _check_columns(path: Path, dataset: Any, attributes: dict[str, Any]) -> None
 def _recording(path: Path, rows: NDArray[np.void], attributes: dict[str, Any]) -> Recording:
     names = rows.dtype.names or ()
     pose, valid = _pose(rows, bool(attributes.get("has_pose", True)))
-    stage = attributes["stage"]
-    for side in _SIDES:
-        stage = stage.removesuffix(side)
+    stage = stage_name(attributes["stage"])
     ours = "gesture" in names
     ones = np.ones(len(rows), np.int32)
     return Recording(
@@ -206,7 +231,7 @@ def _recording(path: Path, rows: NDArray[np.void], attributes: dict[str, Any]) -
         repetition=rows["repetition"] if "repetition" in names else ones.astype(np.int16),
         emg_unit_per_count=attributes.get("emg_unit_per_count"),
         synthetic=attributes.get("synthetic", False),
-        measured_rate_hz=_measured_rate_hz(path, rows["time"]),
+        measured_rate_hz=_measured_rate_hz(rows["time"]),
         sample_index=rows["sample_index"] if "sample_index" in names else None,
     )
 
@@ -217,9 +242,15 @@ def _pose(
     """Angles (T, J) and where they are valid; a row of all 0 is failed inverse kinematics."""
     if not has_pose or "joint_angles" not in (rows.dtype.names or ()):
         return None, np.zeros(len(rows), bool)
-    angles = rows["joint_angles"]  # T J
-    valid = np.isfinite(angles).all(axis=1) & ~np.isclose(angles, 0.0).all(axis=1)
-    return np.where(valid[:, None], angles, 0.0).astype(np.float32), valid
+    return angles_of(rows["joint_angles"])
+
+
+def angles_of(
+    joint_angles: NDArray[np.float64],
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The column (T, J) as angles, 0 where they are not valid, and (T,) where they are."""
+    valid = np.isfinite(joint_angles).all(axis=1) & (np.abs(joint_angles) > ZERO_RAD).any(axis=1)
+    return np.where(valid[:, None], joint_angles, 0.0).astype(np.float32), valid
 
 
 def _gestures(path: Path, attributes: dict[str, Any], rows: NDArray[np.void]) -> tuple[str, ...]:
@@ -240,14 +271,19 @@ def _gestures(path: Path, attributes: dict[str, Any], rows: NDArray[np.void]) ->
     return gestures
 
 
-def _measured_rate_hz(path: Path, time_s: NDArray[np.float64]) -> float | None:
-    """Rate by the time stamps; raises RecordingError where time runs backwards."""
-    steps = np.diff(time_s)
+def _check_time(path: Path, time_s: NDArray[np.float64], first_row: int, before_s: float) -> None:
+    """Raise RecordingError where time runs backwards; before_s: of the row before `first_row`."""
+    steps = np.diff(time_s, prepend=before_s)
     if not (steps >= 0).all():
-        row = int(np.argmin(steps >= 0)) + 1
+        row = int(np.argmin(steps >= 0))
         raise RecordingError(
-            f"{path.name}: expected time that never decreases, got {time_s[row - 1]} s then "
-            f"{time_s[row]} s at row {row}: download or record it again"
+            f"{path.name}: expected time that never decreases, got "
+            f"{time_s[row - 1] if row else before_s} s then {time_s[row]} s at row "
+            f"{first_row + row}: download or record it again"
         )
+
+
+def _measured_rate_hz(time_s: NDArray[np.float64]) -> float | None:
+    """Rate by the time stamps."""
     span_s = float(time_s[-1] - time_s[0])
     return (len(time_s) - 1) / span_s if span_s > 0 else None

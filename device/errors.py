@@ -1,14 +1,15 @@
-"""What can go wrong with a user's files.
+"""What can go wrong with a user's files and options.
 
 EmbridgeError (firmware_bridge.errors)
 ├── RecordingError    a recording cannot be read, or does not hold what is needed
 ├── PackageError      a model package was refused: changed, unknown schema, runtime missing
-└── ConfigError       an option or configuration value is not usable
+├── ConfigError       an option or configuration value is not usable
+└── ProcessLost       one of several processes at the same job is gone
 """
 
 from embridge.firmware_bridge.errors import EmbridgeError
 
-__all__ = ["ConfigError", "EmbridgeError", "PackageError", "RecordingError"]
+__all__ = ["ConfigError", "EmbridgeError", "PackageError", "ProcessLost", "RecordingError"]
 
 
 class RecordingError(EmbridgeError):
@@ -21,3 +22,7 @@ class PackageError(EmbridgeError):
 
 class ConfigError(EmbridgeError):
     """A configuration value or option cannot be used."""
+
+
+class ProcessLost(EmbridgeError):
+    """One of several processes at the same job is gone."""

@@ -4,22 +4,36 @@ The one front-end of the project: training, evaluation and the live runtime all 
 what was trained is what runs. All of it is causal and sample by sample: exact in any chunking.
 """
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 from scipy import signal
 
+from embridge.device.electrodes import Band, Signature, log_power
 from embridge.device.errors import ConfigError
+from embridge.device.moments import Moments
 
+Compression = Literal["none", "log", "root"]
+SETTLED = 1e-5  # of the largest sample: how far a filter may be off that is started from rest
+SIGNATURE_S = 0.5  # windows that electrodes are compared over
 LIMIT = 5.0  # standard deviations: beyond is artefact, and int8 has no levels to spare for it
 
 
 class FilterDesign(BaseModel):
     """What the filters should do; None or 0 leaves a filter out.
 
-    compression "log": y = sign(x) log(1 + |x| / compression_floor), in the unit of the samples.
+    compression "log": y = sign(x) log(1 + |x| / compression_floor), in the unit of the samples;
+    "root": y = sign(x) sqrt(|x| / compression_floor).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -29,7 +43,7 @@ class FilterDesign(BaseModel):
     notch_hz: tuple[PositiveFloat, ...] = ()
     notch_q: PositiveFloat = 30.0
     order: PositiveInt = 4
-    compression: Literal["none", "log"] = "none"
+    compression: Compression = "none"
 
 
 class FrontEnd(BaseModel):
@@ -37,21 +51,28 @@ class FrontEnd(BaseModel):
 
     sos: (S, 6) second-order sections at `rate_hz`, empty for none
     offset, scale: (C,) of the training population, after filters and compression (tier T0)
+    band: what wearers' electrodes are brought to by their profiles; None: they are left in place
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rate_hz: float
     sos: list[list[float]]
-    compression: Literal["none", "log"]
+    compression: Compression
     compression_floor: float
     offset: list[float]
     scale: list[float]
+    band: Band | None = None
 
     @property
     def channels(self) -> int:
         """Number of electrode channels."""
         return len(self.offset)
+
+    @property
+    def mean_square(self) -> float:
+        """Of the population's filtered samples, over all channels."""
+        return float(np.mean(np.square(self.offset) + np.square(self.scale)))
 
     def stream(self) -> "FrontEndStream":
         """Start filtering a stream from rest."""
@@ -66,18 +87,20 @@ class FrontEnd(BaseModel):
     ) -> NDArray[np.float32]:
         """(..., C) -> (..., C) by offset and scale, the wearer's (T1) or the population's (T0).
 
-        Clipped to +-LIMIT standard deviations.
+        Clipped to +-LIMIT standard deviations; electrodes in the order of the wearer's profile.
         """
         source = profile or self
         offset = np.asarray(source.offset, np.float32)
         scale = np.asarray(source.scale, np.float32)
-        return np.clip((filtered - offset) / scale, -LIMIT, LIMIT)
+        scaled = np.clip((filtered - offset) / scale, -LIMIT, LIMIT)
+        return scaled[..., profile.order] if profile and profile.order else scaled
 
 
 class UserProfile(BaseModel):
     """What is known of one wearer, from unlabelled EMG (tier T1).
 
     offset, scale: (C,) mean and standard deviation after filters and compression
+    order: (C,) electrode to take for each channel of the training band; None: they are its own
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,6 +111,7 @@ class UserProfile(BaseModel):
     seconds: float
     offset: list[float]
     scale: list[PositiveFloat]
+    order: list[NonNegativeInt] | None = None
 
     def check(self, front_end: FrontEnd) -> "UserProfile":
         """Return self, or raise ConfigError when it was made for another stream."""
@@ -97,6 +121,11 @@ class UserProfile(BaseModel):
                 f"profile of {self.user}: expected {front_end.channels} channels at "
                 f"{front_end.rate_hz:g} Hz, got {got[0]} offsets and {got[1]} scales at "
                 f"{self.rate_hz:g} Hz; make it again with `embridge calibrate`"
+            )
+        if self.order is not None and sorted(self.order) != list(range(front_end.channels)):
+            raise ConfigError(
+                f"profile of {self.user}: expected each of {front_end.channels} electrodes once in "
+                f"`order`, got {self.order}; make it again with `embridge calibrate`"
             )
         return self
 
@@ -121,6 +150,8 @@ class FrontEndStream:
             y, self._state = signal.sosfilt(self._sos, y, axis=0, zi=self._state)
         if self._front_end.compression == "log":
             y = np.sign(y) * np.log1p(np.abs(y) / self._front_end.compression_floor)
+        elif self._front_end.compression == "root":
+            y = np.sign(y) * np.sqrt(np.abs(y) / self._front_end.compression_floor)
         return np.asarray(y, np.float32)
 
 
@@ -147,15 +178,36 @@ def design_sos(design: FilterDesign, rate_hz: float) -> list[list[float]]:
     return [row.tolist() for row in np.concatenate(sections)] if sections else []
 
 
+def settling_rows(sos: list[list[float]]) -> int:
+    """Rows after which filters started from rest give what they would have given all along.
+
+    The smallest n with sum of |h[k]| over k >= n <= SETTLED, h the impulse response: outputs then
+    differ by at most SETTLED of the largest sample before. The slowest pole, of radius r, has
+    decayed to SETTLED after ln SETTLED / ln r rows; h is looked at for twice as long.
+    """
+    poles = np.concatenate([np.roots(row[3:]) for row in sos]) if sos else np.zeros(0)
+    slowest = float(np.abs(poles).max(initial=0.0))
+    if not slowest:
+        return 0
+    impulse = np.zeros(2 * int(np.ceil(np.log(SETTLED) / np.log(slowest))) + 1)
+    impulse[0] = 1.0
+    response = np.abs(signal.sosfilt(np.asarray(sos), impulse))
+    return int((np.cumsum(response[::-1]) > SETTLED).sum())
+
+
 def fit_front_end(
-    design: FilterDesign, rate_hz: float, samples: list[NDArray[np.float32]]
+    design: FilterDesign,
+    rate_hz: float,
+    recordings: Sequence[Iterable[NDArray[np.float32]]],
+    done: Callable[[], None] = lambda: None,
 ) -> FrontEnd:
     """Design the filters and measure the population's statistics on training samples.
 
-    samples: one (T, C) array per recording, unfiltered
+    recordings: each the (T, C) blocks of one recording in their order, unfiltered, gone through
+        twice when there is compression; done: called after each recording, each time
     compression_floor: mean of |filtered sample|: rest stays linear, bursts are compressed
     """
-    channels = samples[0].shape[1]
+    channels = next((block.shape[1] for part in recordings for block in part), 0)
     plain = FrontEnd(
         rate_hz=rate_hz,
         sos=design_sos(design, rate_hz),
@@ -164,40 +216,81 @@ def fit_front_end(
         offset=[0.0] * channels,
         scale=[1.0] * channels,
     )
-    filtered = [plain.filtered(part) for part in samples]
-    magnitude = np.concatenate([np.abs(part[::7]).ravel() for part in filtered])
-    floor = float(magnitude.mean()) if magnitude.any() else 1.0
+    magnitude, measured = Moments(1), Moments(channels)
+    for filtered in _each_filtered(plain, recordings, done):
+        magnitude.add(np.abs(filtered).reshape(-1, 1))
+        measured.add(filtered)
+    floor = float(magnitude.mean[0]) or 1.0
     shaped = plain.model_copy(
         update={"compression": design.compression, "compression_floor": floor}
     )
-    offset, scale = channel_statistics([shaped.filtered(part) for part in samples])
+    if design.compression != "none":
+        measured = Moments(channels)
+        for filtered in _each_filtered(shaped, recordings, done):
+            measured.add(filtered)
+    offset, scale = _channel_statistics(measured)
     return shaped.model_copy(update={"offset": offset, "scale": scale})
 
 
-def fit_profile(front_end: FrontEnd, user: str, filtered: list[NDArray[np.float32]]) -> UserProfile:
-    """Measure a wearer's profile on filtered, unlabelled EMG: a list of (T, C)."""
-    offset, scale = channel_statistics(filtered)
+def _each_filtered(
+    front_end: FrontEnd,
+    recordings: Sequence[Iterable[NDArray[np.float32]]],
+    done: Callable[[], None],
+) -> Iterator[NDArray[np.float32]]:
+    for recording in recordings:
+        stream = front_end.stream()
+        for block in recording:
+            yield stream.push(block)
+        done()
+
+
+def fit_profile(
+    front_end: FrontEnd, user: str, filtered: Iterable[NDArray[np.float32]]
+) -> UserProfile:
+    """Measure a wearer's profile on filtered, unlabelled EMG: blocks of (T, C).
+
+    Electrodes are compared over windows of SIGNATURE_S, which lie within a block.
+    """
+    measured, logs = Moments(front_end.channels), []
+    for part in filtered:
+        measured.add(part)
+        if front_end.band:
+            logs.append(_log_power(front_end, part))
+    offset, scale = _channel_statistics(measured)
+    order = front_end.band.order(Signature.of(np.concatenate(logs))) if front_end.band else None
     return UserProfile(
         user=user,
         rate_hz=front_end.rate_hz,
-        seconds=sum(len(part) for part in filtered) / front_end.rate_hz,
+        seconds=measured.count / front_end.rate_hz,
         offset=offset,
         scale=scale,
+        order=None if order is None else list(order),
     )
 
 
-def channel_statistics(parts: list[NDArray[np.float32]]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over all parts; ConfigError on a flat channel."""
-    count = sum(len(part) for part in parts)
-    if count < 2:
-        raise ConfigError(f"expected EMG to measure channel statistics on, got {count} samples")
-    mean = sum(part.sum(axis=0, dtype=np.float64) for part in parts) / count
-    square = sum(((part - mean) ** 2).sum(axis=0, dtype=np.float64) for part in parts) / count
-    scale = np.sqrt(square)
+def fit_signature(front_end: FrontEnd, filtered: Iterable[NDArray[np.float32]]) -> Signature:
+    """A wearer's electrodes without labels, from filtered EMG: blocks of (T, C)."""
+    return Signature.of(np.concatenate([_log_power(front_end, part) for part in filtered]))
+
+
+def _log_power(front_end: FrontEnd, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(T, C) -> (N, C), one row for every SIGNATURE_S; what is left over at the end is not used."""
+    size = min(round(SIGNATURE_S * front_end.rate_hz), max(len(rows), 1))
+    windows = rows[: len(rows) // size * size].reshape(-1, size, front_end.channels)
+    return log_power(windows.transpose(0, 2, 1), front_end.mean_square)
+
+
+def _channel_statistics(measured: Moments) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel; ConfigError on a flat channel."""
+    if measured.count < 2:
+        raise ConfigError(
+            f"expected EMG to measure channel statistics on, got {measured.count} samples"
+        )
+    scale = measured.spread
     flat = np.flatnonzero(~(scale > 1e-9))
     if len(flat):
         raise ConfigError(
             f"channel(s) {', '.join(map(str, flat))} are constant: expected EMG on every channel; "
             "check the electrodes with `embridge data check`"
         )
-    return np.asarray(mean).tolist(), scale.tolist()
+    return measured.mean.tolist(), scale.tolist()

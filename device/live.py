@@ -143,24 +143,26 @@ def calibrate(
     Raises ConfigError when the stream ends before half of it, or a channel is flat.
     """
     check_stream(source.info, spec)
-    stream, parts, wanted = front_end.stream(), [], seconds * spec.rate_hz
+    stream, done = front_end.stream(), 0
+    pieces: list[list[NDArray[np.float32]]] = [[]]  # what was lost lies between two of them
     for item in source.blocks():
         if isinstance(item, Block):
-            parts.append(stream.push(physical(item.samples, source.info.scale)))
+            pieces[-1].append(stream.push(physical(item.samples, source.info.scale)))
+            done += len(item.samples)
         elif isinstance(item, Gap | Restarted):
             stream = front_end.stream()
-        done = sum(map(len, parts))
+            pieces.append([])
         if progress:
             progress(int(done / spec.rate_hz), int(seconds), "calibrate")
-        if done >= wanted:
+        if done >= seconds * spec.rate_hz:
             break
-    got_s = sum(map(len, parts)) / spec.rate_hz
+    got_s = done / spec.rate_hz
     if got_s < seconds / 2:
         raise ConfigError(
             f"expected {seconds:g} s of EMG, the stream ended after {got_s:.1f} s; "
             "wear the band for longer or ask for less with --seconds"
         )
-    return fit_profile(front_end, user, parts)
+    return fit_profile(front_end, user, [np.concatenate(piece) for piece in pieces if piece])
 
 
 def _event_line(event: Event, model: Model, latency_ms: float, t_host: float) -> dict[str, Any]:

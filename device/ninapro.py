@@ -12,6 +12,10 @@ Which data set a file belongs to follows from its own keys and shapes:
 Variables are addressed by name (their order differs between files) and cut to the shortest (they
 differ by a row in some). Labels restart at 1 in each exercise of DB1 and DB5 and run on in the
 others; `gesture` is the same number for the same movement in every file of one set, 0 is rest.
+
+Left-handed subjects wore ring and glove on the left arm, whose muscles lie the other way round; see
+`ninapro_subjects`. Gloves have 22 sensors, or 18 (some of DB7): the same without those of the four
+distal joints (DIP), in the same order [from memory, not verified on a file].
 """
 
 import re
@@ -24,7 +28,8 @@ import scipy.io
 from numpy.typing import NDArray
 
 from embridge.device.errors import RecordingError
-from embridge.device.recordings import REST, Recording
+from embridge.device.ninapro_subjects import mirror_ring, remarks_on, wore_left
+from embridge.device.recordings import AS_USUAL, REST, ReadOptions, Recording
 
 EXERCISE_A = (
     "index_flexion", "index_extension", "middle_flexion", "middle_extension",
@@ -46,6 +51,16 @@ EXERCISE_C = (
     "lateral", "parallel_extension", "extension_type", "power_disk", "open_bottle", "turn_screw",
     "cut",
 )  # fmt: skip
+GLOVE_SENSORS = (  # CyberGlove II; 1 is the thumb, F flexion, A abduction
+    "CMC1_F", "CMC1_A", "MCP1_F", "IP1_F", "MCP2_F", "PIP2_F", "DIP2_F", "MCP3_F", "PIP3_F",
+    "DIP3_F", "MCP2-3_A", "MCP4_F", "PIP4_F", "DIP4_F", "MCP3-4_A", "MCP5_F", "PIP5_F", "DIP5_F",
+    "MCP4-5_A", "CMC5", "WRIST_F", "WRIST_A",
+)  # fmt: skip
+IN_18_SENSORS = tuple(i for i, name in enumerate(GLOVE_SENSORS) if not name.startswith("DIP"))
+LEFT_OUT = "glove of 22 sensors: the four DIP sensors are left out, to match those of 18"
+ASKEW_S = 1.0  # columns of one file may differ by so much in length: they do by a row in some
+SYNTHETIC_HEADER = "synthetic, by embridge"  # in the text at the start of such files
+RING = 8  # then two rings (DB5), or electrodes on single muscles
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,28 +86,31 @@ _DB5 = _DataSet("ninapro-db5", 200.0, "count", 1.0, (EXERCISE_A, EXERCISE_B, EXE
 _DB7 = _DataSet("ninapro-db7", 2000.0, "V", None, (EXERCISE_B, EXERCISE_C), False)
 
 
-def read_ninapro(path: Path) -> Recording:
+def read_ninapro(path: Path, options: ReadOptions = AS_USUAL) -> Recording:
     """Read one .mat file; raises RecordingError when it is not a whole NinaPro file."""
-    shapes, values = _load(path)
+    shapes, values, synthetic = _load(path)
     data_set = _data_set(path, shapes)
     stimulus = _labels(path, values, "stimulus")
     repetition = _labels(path, values, "repetition")
-    glove = values.get("glove")
-    columns = [values["emg"], stimulus, repetition] + ([] if glove is None else [glove])
-    rows = min(len(column) for column in columns)
+    columns = values | {"stimulus": stimulus, "repetition": repetition}
+    rows = _common_rows(path, columns, data_set.rate_hz)
     gesture = _gesture_numbers(path, stimulus[:rows], values, data_set)
     repetition = np.where(gesture > 0, repetition[:rows], np.int16(0))
-    pose = None if glove is None else glove[:rows].astype(np.float32)  # T J
-    valid = np.zeros(rows, bool) if pose is None else np.isfinite(pose).all(axis=1)
-    if "force" in shapes:  # exercise D measures finger forces; its glove column means nothing
-        valid[:] = False
+    # exercise D measures finger forces; its glove column means nothing
+    pose, valid = _pose(path, values, rows, options, usable="force" not in shapes)
+    subject = _number(path, values, "subject", "S")
+    emg = values["emg"][:rows].astype(np.float32)
+    mirrored = options.mirror_left_arms and wore_left(path, data_set.source, subject)
+    remarks = remarks_on(path, data_set.source, subject, mirrored=mirrored)
+    if pose is not None and pose.shape[1] < values["glove"].shape[1]:
+        remarks += (LEFT_OUT,)
     return Recording(
         name=path.stem,
         source=data_set.source,
-        user=f"s{_number(path, values, 'subject', 'S')}",
+        user=f"s{subject}",
         session="1",  # one donning of the electrodes per subject
         rate_hz=data_set.rate_hz,
-        emg=values["emg"][:rows].astype(np.float32),
+        emg=mirror_ring(emg, RING) if mirrored else emg,
         emg_unit=data_set.emg_unit,
         is_envelope=data_set is _DB1,
         pose=pose,
@@ -103,12 +121,14 @@ def read_ninapro(path: Path) -> Recording:
         trial=_trials(gesture, repetition),
         repetition=repetition,
         emg_unit_per_count=data_set.emg_unit_per_count,
-        ring=8,  # then two rings (DB5), or electrodes on single muscles
+        synthetic=synthetic,
+        ring=RING,
+        remarks=remarks,
     )
 
 
-def _load(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, NDArray[Any]]]:
-    """Shapes of all variables, and the values of those read here."""
+def _load(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, NDArray[Any]], bool]:
+    """Shapes of all variables, the values of those read here, and whether it is synthetic."""
     wanted = [
         "emg", "glove", "stimulus", "restimulus", "repetition", "rerepetition", "subject",
         "exercise",
@@ -122,6 +142,7 @@ def _load(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, NDArray[Any
             f"{path.name}: cannot be read as MATLAB 5 .mat (truncated file?): expected a NinaPro "
             f"recording, got '{reason}': download it again"
         ) from error
+    synthetic = SYNTHETIC_HEADER.encode() in values["__header__"]
     values = {name: values[name] for name in wanted if name in values}
     if "emg" not in values:
         raise RecordingError(
@@ -134,7 +155,7 @@ def _load(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, NDArray[Any
                 f"{path.name}: expected '{name}' as a numeric matrix of (T, columns), got "
                 f"{array.dtype} {array.shape}: download it again"
             )
-    return shapes, values
+    return shapes, values, synthetic
 
 
 def _data_set(path: Path, shapes: dict[str, tuple[int, ...]]) -> _DataSet:
@@ -152,13 +173,54 @@ def _data_set(path: Path, shapes: dict[str, tuple[int, ...]]) -> _DataSet:
 
 def _labels(path: Path, values: dict[str, NDArray[Any]], name: str) -> NDArray[np.int16]:
     """The relabelled column `re<name>` where there is one, else `name`, (T,)."""
-    labels = values.get(f"re{name}", values.get(name))
+    key = f"re{name}" if f"re{name}" in values else name
+    labels = values.get(key)
     if labels is None:
         raise RecordingError(
             f"{path.name}: expected variable 're{name}' or '{name}', got neither: use the original "
             "NinaPro file"
         )
+    whole = np.isfinite(labels).all() and not (labels % 1).any()
+    if min(labels.shape) != 1 or not whole or np.abs(labels).max() > np.iinfo(np.int16).max:
+        raise RecordingError(
+            f"{path.name}: expected '{key}' as one column of whole numbers, got {labels.dtype} "
+            f"{labels.shape}{'' if whole else ' with fractions or NaN'}: use the original NinaPro "
+            "file"
+        )
     return labels.ravel().astype(np.int16)
+
+
+def _common_rows(path: Path, columns: dict[str, NDArray[Any]], rate_hz: float) -> int:
+    """Length of the shortest column; RecordingError when one lacks more than a few stray rows."""
+    used = ("emg", "glove", "stimulus", "repetition")
+    lengths = {name: len(columns[name]) for name in used if name in columns}
+    key, rows = min(lengths.items(), key=lambda item: item[1])
+    longest = max(lengths.values())
+    if longest - rows > ASKEW_S * rate_hz:
+        raise RecordingError(
+            f"{path.name}: expected about {longest} rows in '{key}' as in the other variables, got "
+            f"{rows}: download the file again"
+        )
+    return rows
+
+
+def _pose(
+    path: Path, values: dict[str, NDArray[Any]], rows: int, options: ReadOptions, *, usable: bool
+) -> tuple[NDArray[np.float32] | None, NDArray[np.bool_]]:
+    """Glove (T, J), 0 in rows that are not finite, and where it is valid."""
+    glove = values.get("glove")
+    if glove is None:
+        return None, np.zeros(rows, bool)
+    if glove.shape[1] not in (len(GLOVE_SENSORS), len(IN_18_SENSORS)):
+        raise RecordingError(
+            f"{path.name}: expected 22 or 18 sensors in 'glove', got {glove.shape[1]}: use the "
+            "original NinaPro file"
+        )
+    glove = glove[:rows]
+    if options.glove_sensors == 18 and glove.shape[1] == 22:
+        glove = glove[:, IN_18_SENSORS]
+    finite = np.isfinite(glove).all(axis=1)
+    return np.where(finite[:, None], glove, 0.0).astype(np.float32), finite & usable
 
 
 def _number(path: Path, values: dict[str, NDArray[Any]], name: str, letter: str) -> int:

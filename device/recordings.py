@@ -5,9 +5,10 @@
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ from embridge.device.errors import RecordingError
 
 REST = "rest"  # the gesture name of "no gesture"; never an event, never a zero-shot class
 UNLABELLED = -1
-SUPPORTED = "emg2pose HDF5 (.hdf5, .h5) or NinaPro MATLAB (.mat) files"
+SUPPORTED = (
+    "emg2pose HDF5 (.hdf5, .h5), NinaPro MATLAB (.mat) or libemg (R_<rep>_C_<class>_EMG.csv) files"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Recording:
     sample_index: (T,) int64, number of each sample in the stream it was recorded from: a jump is a
         gap that no window may span; None where the rows follow each other without gaps
     measured_rate_hz: rate implied by the file's own time stamps, or None where it has none
+    remarks: what a reader did to this file, or could not tell, that results may depend on
     """
 
     name: str
@@ -59,6 +63,25 @@ class Recording:
     measured_rate_hz: float | None = None
     ring: int | None = None
     sample_index: NDArray[np.int64] | None = None
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What may be read in two ways.
+
+    mirror_left_arms: reverse the ring of electrodes of left-handed subjects, so that a channel
+        lies over the same muscles in everybody (NinaPro DB2 and DB7)
+    glove_sensors: 18 leaves the four DIP sensors of a 22-sensor CyberGlove out, so that it can be
+        used together with the 18-sensor one (NinaPro DB7); None keeps what the file has
+    """
+
+    mirror_left_arms: bool = True
+    glove_sensors: Literal[18] | None = None
+
+
+AS_USUAL = ReadOptions()
+Reader = Callable[[Path, ReadOptions], Recording]
 
 
 def find_recordings(path: Path) -> list[Path]:
@@ -68,53 +91,53 @@ def find_recordings(path: Path) -> list[Path]:
     """
     if not path.exists():
         raise RecordingError(f"{path}: expected {SUPPORTED}, but it does not exist: check the path")
-    suffixes = {suffix for group, _ in _readers() for suffix in group}
     if path.is_file():
-        if path.suffix.lower() not in suffixes:
+        if _reader(path) is None:
             raise RecordingError(
-                f"{path}: expected {SUPPORTED}, got '{path.suffix}': convert it or choose another"
+                f"{path}: expected {SUPPORTED}, got '{path.name}': convert it or choose another"
             )
         return [path]
     found = [
         file
         for file in path.rglob("*")
-        if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
+        if _reader(file) and not file.name.startswith(".") and file.is_file()
     ]
     if not found:
         raise RecordingError(f"{path}: expected {SUPPORTED}, found none in this folder")
     return sorted(found, key=lambda file: natural_key(file.relative_to(path).as_posix()))
 
 
-def read_recording(path: Path, *, allow_nonfinite: bool = False) -> Recording:
-    """Read one file by the format of its suffix.
+def read_recording(
+    path: Path, *, allow_nonfinite: bool = False, options: ReadOptions = AS_USUAL
+) -> Recording:
+    """Read one file by the format that its name says.
 
     Raises RecordingError when it cannot be read, is empty, or (unless `allow_nonfinite`) when its
     EMG holds NaN or infinity.
     """
-    suffix = path.suffix.lower()
-    for suffixes, read in _readers():
-        if suffix in suffixes:
-            recording = read(path)
-            break
-    else:
-        raise RecordingError(f"{path}: expected {SUPPORTED}, got '{path.suffix}'")
+    read = _reader(path)
+    if read is None:
+        raise RecordingError(f"{path}: expected {SUPPORTED}, got '{path.name}'")
+    recording = read(path, options)
     if 0 in recording.emg.shape:
         raise RecordingError(
             f"{path.name}: expected at least 1 sample of 1 channel, got (T, C) "
             f"{recording.emg.shape}: record it again"
         )
     if not allow_nonfinite:
-        _require_finite(recording, path)
+        require_finite(recording, path)
     return recording
 
 
-def open_recordings(path: Path, *, allow_nonfinite: bool = False) -> Iterator[Recording]:
+def open_recordings(
+    path: Path, *, allow_nonfinite: bool = False, options: ReadOptions = AS_USUAL
+) -> Iterator[Recording]:
     """Read the recordings at `path` (file or folder) one after the other.
 
     Raises RecordingError: at once when there are none, later at the first unreadable one.
     """
     files = find_recordings(path)
-    return (read_recording(file, allow_nonfinite=allow_nonfinite) for file in files)
+    return (read_recording(f, allow_nonfinite=allow_nonfinite, options=options) for f in files)
 
 
 def require_pose(recording: Recording) -> NDArray[np.float32]:
@@ -139,12 +162,28 @@ def require_pose(recording: Recording) -> NDArray[np.float32]:
     return recording.pose
 
 
-def _readers() -> tuple[tuple[tuple[str, ...], Callable[[Path], Recording]], ...]:
+def _reader(path: Path) -> Reader | None:
+    """What reads a file of this name; a .csv is a recording only by libemg's names."""
     # Imported here because the readers build `Recording`, which this module defines.
     from embridge.device.emg2pose import read_emg2pose
+    from embridge.device.libemg_csv import is_libemg, read_libemg
     from embridge.device.ninapro import read_ninapro
 
-    return (((".hdf5", ".h5"), read_emg2pose), ((".mat",), read_ninapro))
+    suffix = path.suffix.lower()
+    if suffix in (".hdf5", ".h5"):
+        return lambda file, _: read_emg2pose(file)
+    if suffix == ".mat":
+        return read_ninapro
+    return (lambda file, _: read_libemg(file)) if is_libemg(path) else None
+
+
+def remarks_by_user(remarks: Iterable[tuple[str, tuple[str, ...]]]) -> tuple[str, ...]:
+    """(user, remarks) of each recording -> one line per remark, with the users it concerns."""
+    users: dict[str, dict[str, None]] = {}  # in order, by remark
+    for user, said in remarks:
+        for remark in said:
+            users.setdefault(remark, {})[user] = None
+    return tuple(f"{', '.join(concerned)}: {remark}" for remark, concerned in users.items())
 
 
 def natural_key(text: str) -> list[str | int]:
@@ -153,11 +192,13 @@ def natural_key(text: str) -> list[str | int]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
-def _require_finite(recording: Recording, path: Path) -> None:
+def require_finite(recording: Recording, path: Path, first_row: int = 0) -> None:
+    """Raise RecordingError where EMG is NaN or infinite; first_row: of a block in its file."""
     finite = np.isfinite(recording.emg)  # T C
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
         raise RecordingError(
             f"{path.name}: expected finite EMG, got {recording.emg[row, column]} in column "
-            f"{column}, first at row {row}: run `embridge data check` and leave the file out"
+            f"{column}, first at row {first_row + row}: run `embridge data check` and leave the "
+            "file out"
         )

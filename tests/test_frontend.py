@@ -11,20 +11,23 @@ from numpy.typing import NDArray
 from embridge.device.errors import ConfigError
 from embridge.device.frontend import (
     LIMIT,
+    SETTLED,
     FilterDesign,
     FrontEnd,
     UserProfile,
-    channel_statistics,
     design_sos,
     fit_front_end,
     fit_profile,
+    settling_rows,
 )
+from embridge.device.moments import Moments
 
 RATE_HZ = 2000.0
 SAMPLES = 600
 DESIGN = FilterDesign(highpass_hz=20, lowpass_hz=450, notch_hz=(50, 60), compression="log")
 EMG = np.random.default_rng(0).normal(3, [5, 20, 80], (SAMPLES, 3)).astype(np.float32)  # T C
-FRONT_END = fit_front_end(DESIGN, RATE_HZ, [EMG])
+FRONT_END = fit_front_end(DESIGN, RATE_HZ, [[EMG]])
+ROOT = fit_front_end(DESIGN.model_copy(update={"compression": "root"}), RATE_HZ, [[EMG]])
 
 
 def without_filters(channels: int = 1, floor: float = 1.0) -> FrontEnd:
@@ -49,10 +52,11 @@ def gain_db(design: FilterDesign, sine_hz: float, seconds: float = 6.0) -> float
 
 @given(cuts=st.lists(st.integers(0, SAMPLES), max_size=8).map(sorted))
 def test_streaming_in_any_chunks_equals_one_shot(cuts: list[int]) -> None:
-    stream = FRONT_END.stream()
-    edges = [0, *cuts, SAMPLES]
-    parts = [stream.push(EMG[a:b]) for a, b in pairwise(edges)]
-    assert np.array_equal(np.concatenate(parts), FRONT_END.filtered(EMG))
+    for front_end in (FRONT_END, ROOT):
+        stream = front_end.stream()
+        edges = [0, *cuts, SAMPLES]
+        parts = [stream.push(EMG[a:b]) for a, b in pairwise(edges)]
+        assert np.array_equal(np.concatenate(parts), front_end.filtered(EMG))
 
 
 def test_the_output_is_causal() -> None:
@@ -113,18 +117,33 @@ def test_log_compression_is_its_formula() -> None:
     )
 
 
+def test_root_compression_is_its_formula() -> None:
+    front_end = without_filters(floor=2.0).model_copy(update={"compression": "root"})
+    x = np.array([[-200.0], [-2.0], [0.0], [1e-3], [2.0], [5000.0]])
+    y = front_end.filtered(x)
+    assert np.array_equal(y, (np.sign(x) * np.sqrt(np.abs(x) / 2)).astype(np.float32))
+    assert np.array_equal(front_end.filtered(-x), -y)
+    assert y[4] == 1.0  # at the floor
+
+
 def test_the_compression_floor_is_the_mean_magnitude_of_the_filtered_signal() -> None:
     emg = np.where(np.arange(700) % 2, 6, -2)[:, None].astype(np.float32)
-    front_end = fit_front_end(FilterDesign(compression="log"), RATE_HZ, [emg])
+    front_end = fit_front_end(FilterDesign(compression="log"), RATE_HZ, [[emg]])
     assert front_end.compression_floor == pytest.approx(4)
 
 
 def test_population_statistics_standardise_the_training_samples() -> None:
     parts = [EMG[:250], EMG[250:]]
-    front_end = fit_front_end(DESIGN, RATE_HZ, parts)
+    front_end = fit_front_end(DESIGN, RATE_HZ, [[part] for part in parts])
     y = np.concatenate([front_end.normalise(front_end.filtered(part)) for part in parts])
     assert y.mean(axis=0) == pytest.approx([0] * 3, abs=1e-5)
     assert y.std(axis=0) == pytest.approx([1] * 3, abs=1e-5)
+
+
+def test_the_mean_square_is_that_of_the_filtered_training_samples() -> None:
+    for front_end in (FRONT_END, ROOT):
+        squares = np.square(front_end.filtered(EMG), dtype=np.float64)
+        assert front_end.mean_square == pytest.approx(squares.mean(), rel=1e-5)
 
 
 def test_a_profile_standardises_its_wearer_and_the_population_does_not() -> None:
@@ -180,14 +199,14 @@ def test_flat_channels_are_named() -> None:
     emg = EMG.copy()
     emg[:, 1] = 4
     with pytest.raises(ConfigError, match=r"channel\(s\) 1 are constant") as error:
-        fit_front_end(FilterDesign(), RATE_HZ, [emg])
+        fit_front_end(FilterDesign(), RATE_HZ, [[emg]])
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("samples", [0, 1])
 def test_too_few_samples_are_refused(samples: int) -> None:
     with pytest.raises(ConfigError, match=f"got {samples} samples"):
-        fit_front_end(DESIGN, RATE_HZ, [EMG[:samples]])
+        fit_front_end(DESIGN, RATE_HZ, [[EMG[:samples]]])
 
 
 @pytest.mark.parametrize("shape", [(10,), (10, 2), (3, 10), (1, 10, 3)])
@@ -201,9 +220,36 @@ def test_samples_of_another_shape_are_refused_in_one_line(shape: tuple[int, ...]
 @given(cuts=st.lists(st.integers(0, SAMPLES), max_size=4).map(sorted))
 def test_statistics_do_not_depend_on_how_the_samples_are_split(cuts: list[int]) -> None:
     parts: list[NDArray[np.float32]] = np.split(EMG, cuts)
-    mean, scale = channel_statistics(parts)
-    assert mean == pytest.approx(EMG.mean(axis=0, dtype=np.float64))
-    assert scale == pytest.approx(EMG.std(axis=0, dtype=np.float64))
+    measured = Moments(3)
+    for part in parts:
+        measured.add(part)
+    assert measured.count == SAMPLES
+    assert measured.mean == pytest.approx(EMG.mean(axis=0, dtype=np.float64))
+    assert measured.spread == pytest.approx(EMG.std(axis=0, dtype=np.float64))
+    plain = without_filters(3)
+    assert fit_profile(plain, "a", parts).offset == pytest.approx(measured.mean.tolist())
+    blocks = fit_front_end(DESIGN, RATE_HZ, [parts])
+    assert blocks.offset == pytest.approx(FRONT_END.offset, abs=1e-9)
+    assert blocks.scale == pytest.approx(FRONT_END.scale, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "design",
+    [
+        DESIGN,
+        FilterDesign(highpass_hz=2, lowpass_hz=250, notch_hz=(60,)),
+        FilterDesign(highpass_hz=20, order=8),
+        FilterDesign(notch_hz=(50, 51), notch_q=100),
+    ],
+)
+def test_filters_started_late_enough_give_what_they_would_have_given(design: FilterDesign) -> None:
+    sos = design_sos(design, RATE_HZ)
+    rows = settling_rows(sos)
+    emg = np.random.default_rng(1).choice([-1.0, 1.0], (3 * rows, 1)).astype(np.float32)
+    front_end = without_filters().model_copy(update={"sos": sos})
+    whole = front_end.filtered(emg)[2 * rows :]
+    assert np.abs(front_end.filtered(emg[rows:])[rows:] - whole).max() <= SETTLED
+    assert settling_rows([]) == 0
 
 
 def test_normalised_values_are_clipped_where_int8_has_no_levels_left() -> None:

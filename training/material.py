@@ -1,7 +1,7 @@
 """What encoders are trained on: paired windows of EMG and pose, wherever they come from."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,12 @@ class LabelledWindows(Protocol):
     """N windows, each of one user and one gesture."""
 
     @property
-    def label(self) -> NDArray[np.int64]:
+    def label(self) -> NDArray[np.integer[Any]]:
         """(N,) gesture of each window."""
         ...
 
     @property
-    def user(self) -> NDArray[np.int64]:
+    def user(self) -> NDArray[np.integer[Any]]:
         """(N,) user of each window."""
         ...
 
@@ -53,13 +53,25 @@ class Material:
     is_envelope: bool
 
 
+class Balanced:
+    """Draws windows so that every (user, gesture) pair is equally likely; sorts them once."""
+
+    def __init__(self, windows: LabelledWindows) -> None:
+        cell = windows.user * 1000 + windows.label
+        order = np.argsort(cell, kind="stable")
+        _, self._first, self._count = np.unique(cell[order], return_index=True, return_counts=True)
+        self._order: NDArray[np.int32] = order.astype(np.int32)
+
+    def draw(self, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Indices of a batch."""
+        chosen = rng.integers(len(self._first), size=size)
+        within = (rng.random(size) * self._count[chosen]).astype(np.int64)
+        at: NDArray[np.int64] = self._first[chosen] + within
+        return self._order[at].astype(np.int64)
+
+
 def balanced_batch(
     windows: LabelledWindows, size: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Indices of a batch in which every (user, gesture) pair is equally likely."""
-    cell = windows.user * 1000 + windows.label
-    order = np.argsort(cell, kind="stable")
-    _, first, count = np.unique(cell[order], return_index=True, return_counts=True)
-    chosen = rng.integers(len(first), size=size)
-    within = (rng.random(size) * count[chosen]).astype(np.int64)
-    return np.asarray(order[first[chosen] + within])
+    """Indices of one batch in which every (user, gesture) pair is equally likely."""
+    return Balanced(windows).draw(size, rng)

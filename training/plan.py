@@ -1,6 +1,7 @@
 """Who is held out, which gestures are unseen, how windows are cut: decided once, then stored."""
 
 from collections.abc import Iterable
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -8,6 +9,42 @@ from embridge.device.errors import ConfigError
 from embridge.device.frontend import FrontEnd
 from embridge.device.recordings import REST, Recording
 from embridge.training.config import DataConfig
+
+
+class FileSplit(BaseModel):
+    """What the official split of a data set says of one file.
+
+    group: what is new about a test file: "user", "stage" or "user_stage"; "" where it is not said
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    split: Literal["train", "val", "test"]
+    group: str = ""
+
+
+class Geometry(Protocol):
+    """What of a plan fixes the shape of encoders: C, J, T in samples, rate."""
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        ...
+
+    @property
+    def joints(self) -> int:
+        """J."""
+        ...
+
+    @property
+    def window(self) -> int:
+        """T, in samples."""
+        ...
+
+    @property
+    def rate_hz(self) -> float:
+        """Samples in a second."""
+        ...
 
 
 class StudyPlan(BaseModel):
@@ -36,11 +73,31 @@ class StudyPlan(BaseModel):
     pose_offset: tuple[float, ...]  # (J,) of the training users, for "global" scaling
     pose_scale: tuple[float, ...]
     front_end: FrontEnd
+    files: dict[str, FileSplit] = {}  # by the files' names; empty: whole users are held out
+    share: float = 1.0  # of the training windows, drawn by `share_seed`
+    share_seed: int = 0
 
     @property
     def seen(self) -> list[str]:
         """Gestures training may use, without rest."""
         return [g for g in self.labels if g not in self.unseen and g != REST]
+
+    @property
+    def strangers(self) -> tuple[str, ...]:
+        """Test users of whom nothing at all was trained or validated on.
+
+        Not all are: an official split also tests training users, on gestures held out.
+        """
+        known = {*self.train_users, *self.val_users}
+        return tuple(user for user in self.test_users if user not in known)
+
+    def split_of(self, name: str, user: str) -> tuple[str, str]:
+        """Split and test group of a recording, by its file or else by its user; "" for none."""
+        if self.files:
+            of_file = self.files.get(name)
+            return (of_file.split, of_file.group) if of_file else ("", "")
+        members = {"train": self.train_users, "val": self.val_users, "test": self.test_users}
+        return next((split for split, users in members.items() if user in users), ""), ""
 
     def numbers(self, gestures: Iterable[str]) -> list[int]:
         """Label numbers of gestures."""

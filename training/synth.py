@@ -6,7 +6,7 @@ user and the stage, so a set that was interrupted is completed, not made again.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from embridge.training.synth_model import (
     simulate,
 )
 from embridge.training.synth_poses import STAGES, movement
+from embridge.training.synth_split import Entry, write_metadata
 
 MARK = "synth.json"  # in the folder: these files are ours, and made with these arguments
 VERSION = 1  # of the model; raise it whenever the same arguments give other samples
@@ -38,15 +39,17 @@ def synthesize(
     seconds_per_stage: float = 8.0,
     seed: int = 0,
     rate_hz: int = 2000,
+    with_metadata: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Write `users` sessions of 12 gestures and rest into the folder `out`; return the files.
 
+    with_metadata: also metadata.csv and split files, see `synth_split`
     Files that are already there from the same arguments are kept. `progress` gets (files done,
     files in all). Raises ConfigError on unusable arguments, or when `out` holds anything else.
     """
     _check_arguments(users, seconds_per_stage, seed, rate_hz)
-    _claim(
+    claim_folder(
         out,
         {
             "version": VERSION, "users": users, "seconds_per_stage": float(seconds_per_stage),
@@ -54,7 +57,7 @@ def synthesize(
         },
     )  # fmt: skip
     samples = round(seconds_per_stage * rate_hz)
-    files = []
+    files, entries = [], []
     for user in range(users):
         session = f"synth-seed{seed}-user{user:02d}"
         anatomy, band = _user(seed, user)
@@ -69,8 +72,11 @@ def synthesize(
                 )
                 write_emg2pose(path, recording, start_s=_START_S)
             files.append(path)
+            entries.append(Entry(path.stem, f"synth{user:02d}", session, stage))
             if progress:
                 progress(len(files), users * len(STAGES))
+    if with_metadata:
+        write_metadata(out, entries, _START_S)
     return files
 
 
@@ -87,7 +93,7 @@ def _check_arguments(users: int, seconds_per_stage: float, seed: int, rate_hz: i
         raise ConfigError(f"expected rate_hz as a multiple of {CONTROL_HZ}, got {rate_hz}")
 
 
-def _claim(out: Path, arguments: dict[str, float]) -> None:
+def claim_folder(out: Path, arguments: Mapping[str, object]) -> None:
     """Mark the folder as made with these arguments; raise ConfigError if it holds anything else."""
     mark, wanted = out / MARK, json.dumps(arguments)
     if mark.exists():

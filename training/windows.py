@@ -1,92 +1,81 @@
-"""Paired windows of EMG and pose, cut lazily from filtered recordings."""
+"""Paired windows of EMG and pose, cut lazily from recordings."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embridge.device.frontend import FrontEnd, UserProfile
-from embridge.device.recordings import REST, UNLABELLED, Recording
-from embridge.device.windows import window_starts
+from embridge.device.recordings import UNLABELLED
+from embridge.training.signals import Signal
 
-
-@dataclass(frozen=True)
-class Signal:
-    """One recording after filters and compression, not normalised.
-
-    emg: (T, C); pose: (T, J) scaled, or None; gesture: (T,) index into the study's labels;
-    trial: (T,) contiguous stretches of one gesture; calibration: (T,) True where T1 profiles are
-    measured, which evaluation leaves out
-    """
-
-    user: str
-    emg: NDArray[np.float32]
-    pose: NDArray[np.float32] | None
-    pose_valid: NDArray[np.bool_]
-    gesture: NDArray[np.int16]
-    trial: NDArray[np.int32]
-    calibration: NDArray[np.bool_]
+Index = NDArray[Any]  # whole numbers: int32 in a set, whatever comes as an index
 
 
 @dataclass(frozen=True)
 class WindowSet:
-    """Windows of several signals; every array has one entry per window, N in all."""
+    """Windows of several signals; every array has one entry per window, N in all.
+
+    An entry costs 20 bytes; samples are read when asked for, in any process that it is sent to.
+    alone: no two windows overlap
+    """
 
     signals: list[Signal]
     window: int
-    signal: NDArray[np.int64]
-    start: NDArray[np.int64]
-    label: NDArray[np.int64]
-    user: NDArray[np.int64]
-    trial: NDArray[np.int64]
+    signal: Index
+    start: Index
+    label: Index
+    user: Index
+    trial: Index
     users: tuple[str, ...] = field(default=())
+    alone: bool = False
 
     def __len__(self) -> int:
         """Number of windows."""
         return len(self.start)
 
-    def select(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> "WindowSet":
+    def select(self, keep: NDArray[np.bool_] | Index) -> "WindowSet":
         """The windows chosen by a mask or by indices."""
-        return WindowSet(
-            self.signals,
-            self.window,
-            self.signal[keep],
-            self.start[keep],
-            self.label[keep],
-            self.user[keep],
-            self.trial[keep],
-            self.users,
-        )
+        columns = ("signal", "start", "label", "user", "trial")
+        return replace(self, **{name: getattr(self, name)[keep] for name in columns})
 
-    def emg(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+    def emg(self, index: Index) -> NDArray[np.float32]:
         """Filtered, not normalised: (B, T, C)."""
-        return np.stack([self._cut(self.signals[self.signal[i]].emg, i) for i in index])
+        return np.stack([self._emg(i) for i in index])
 
-    def pose(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+    def pose(self, index: Index) -> NDArray[np.float32]:
         """Scaled joint angles: (B, J, T)."""
-        poses = []
-        for i in index:
-            pose = self.signals[self.signal[i]].pose
-            if pose is None:
-                raise ValueError("these windows were cut without pose")
-            poses.append(self._cut(pose, i).T)
-        return np.stack(poses)
+        return np.stack([self._pose(i).T for i in index])
 
     def encoder_input(
-        self, index: NDArray[np.int64], front_end: FrontEnd, profiles: dict[str, UserProfile]
+        self, index: Index, front_end: FrontEnd, profiles: Mapping[str, UserProfile]
     ) -> NDArray[np.float32]:
         """Normalised windows (B, C, T): by the user's profile where `profiles` has one, else T0."""
+        return self.normalised(index, front_end, [profiles.get(self.user_of(i)) for i in index])
+
+    def normalised(
+        self, index: Index, front_end: FrontEnd, profiles: Iterable[UserProfile | None]
+    ) -> NDArray[np.float32]:
+        """Windows (B, C, T), each normalised by a profile of its own, or in T0 by None."""
         windows = [
-            front_end.normalise(
-                self._cut(self.signals[self.signal[i]].emg, i),
-                profiles.get(self.users[self.user[i]]),
-            ).T
-            for i in index
+            front_end.normalise(self._emg(i), profile).T
+            for i, profile in zip(index, profiles, strict=True)
         ]
         return np.ascontiguousarray(np.stack(windows))
 
-    def _cut(self, rows: NDArray[np.float32], i: int) -> NDArray[np.float32]:
-        return rows[self.start[i] : self.start[i] + self.window]
+    def user_of(self, i: int) -> str:
+        """Name of the user of one window."""
+        return self.users[int(self.user[i])]
+
+    def _emg(self, i: int) -> NDArray[np.float32]:
+        start = int(self.start[i])
+        return self.signals[int(self.signal[i])].emg(start, start + self.window, alone=self.alone)
+
+    def _pose(self, i: int) -> NDArray[np.float32]:
+        start = int(self.start[i])
+        return self.signals[int(self.signal[i])].pose(start, start + self.window, alone=self.alone)
 
 
 @dataclass(frozen=True)
@@ -98,12 +87,12 @@ class NormalisedWindows:
     profiles: dict[str, UserProfile]
 
     @property
-    def label(self) -> NDArray[np.int64]:
+    def label(self) -> Index:
         """(N,) gesture of each window."""
         return self.windows.label
 
     @property
-    def user(self) -> NDArray[np.int64]:
+    def user(self) -> Index:
         """(N,) user of each window."""
         return self.windows.user
 
@@ -111,80 +100,60 @@ class NormalisedWindows:
         """Number of windows."""
         return len(self.windows)
 
-    def inputs(
-        self, index: NDArray[np.int64], population: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
+    def inputs(self, index: Index, population: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Encoder input (B, C, T): tier T0 where `population`, T1 elsewhere."""
-        known = self.windows.encoder_input(index, self.front_end, self.profiles)
-        unknown = self.windows.encoder_input(index, self.front_end, {})
-        return np.where(population[:, None, None], unknown, known)
+        profiles = [
+            None if unknown else self.profiles.get(self.windows.user_of(i))
+            for i, unknown in zip(index, population, strict=True)
+        ]
+        return self.windows.normalised(index, self.front_end, profiles)
 
-    def pose(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+    def pose(self, index: Index) -> NDArray[np.float32]:
         """Scaled joint angles (B, J, T)."""
         return self.windows.pose(index)
 
 
-def stretches(gesture: NDArray[np.int16], trial: NDArray[np.int32]) -> NDArray[np.int32]:
-    """(T,) number of the contiguous stretch of one gesture and trial each sample lies in."""
-    change = (np.diff(gesture) != 0) | (np.diff(trial) != 0)
-    return np.asarray(np.concatenate([[0], np.cumsum(change)]), np.int32)
-
-
-def calibration_rows(recording: Recording, unseen: set[str]) -> NDArray[np.bool_]:
-    """(T,) rows a T1 profile may be measured on: unlabelled use, never of an unseen gesture.
-
-    The first repetition of every seen gesture; where nothing repeats, the first quarter of each.
-    """
-    names = np.array([*recording.gestures, ""])  # index -1 is UNLABELLED
-    name = names[recording.gesture]
-    usable = (recording.gesture != UNLABELLED) & ~np.isin(name, [*unseen, REST])
-    if recording.repetition.max(initial=0) > 1:
-        return np.asarray(usable & (recording.repetition == 1))
-    stretch = stretches(recording.gesture, recording.trial)
-    length = np.bincount(stretch)
-    position = np.arange(len(name)) - (np.cumsum(length) - length)[stretch]
-    return np.asarray(usable & (position < length[stretch] // 4))
-
-
 def cut_windows(
-    signals: list[Signal], users: list[str], window: int, hop: int, *, need_pose: bool
+    signals: list[Signal],
+    users: list[str],
+    window: int,
+    hop: int,
+    *,
+    need_pose: bool,
+    split: str | None = None,
 ) -> WindowSet:
-    """All windows that lie within one stretch of one gesture.
+    """All windows that lie within one stretch of one gesture, and across no lost sample.
 
-    users: who may contribute; need_pose: only windows whose pose is valid throughout
+    users: who may contribute; need_pose: only windows whose pose is valid throughout, else only
+    those without calibration rows; split: "train", "val" or "test" alone
     """
     order = {user: number for number, user in enumerate(users)}
-    rows: list[NDArray[np.int64]] = []
+    tables = [np.zeros((5, 0), np.int32)]
+    first_trial = 0
     for number, signal in enumerate(signals):
-        if signal.user not in order:
-            continue
-        starts = np.array(window_starts(len(signal.emg), window, hop), np.int64)
-        if not len(starts):
-            continue
-        last = starts + window - 1
-        keep = (signal.trial[starts] == signal.trial[last]) & (signal.gesture[starts] != UNLABELLED)
-        keep &= ~_any_within(signal.calibration, starts, window) | need_pose
-        if need_pose:
-            keep &= ~_any_within(~signal.pose_valid, starts, window)
-        starts = starts[keep]
-        rows.append(
-            np.stack(
-                [
-                    np.full(len(starts), number),
-                    starts,
-                    signal.gesture[starts],
-                    np.full(len(starts), order[signal.user]),
-                    number * 100_000 + signal.trial[starts],
-                ]
-            )
-        )
-    table = np.concatenate(rows, axis=1) if rows else np.zeros((5, 0), np.int64)
-    number, start, label, user, trial = table
-    return WindowSet(signals, window, number, start, label, user, trial, tuple(users))
+        stretch = signal.runs.stretch
+        if signal.user in order and split in (None, signal.split):
+            run, start = _starts(signal, window, hop, need_pose=need_pose)
+            whose = np.full(len(start), order[signal.user])
+            columns = (np.full(len(start), number), start, signal.label[run], whose)
+            tables.append(np.stack([*columns, first_trial + stretch[run]]).astype(np.int32))
+        first_trial += int(stretch[-1]) + 1
+    number_of, start_of, label, user, trial = np.concatenate(tables, axis=1)
+    alone = hop >= window
+    return WindowSet(signals, window, number_of, start_of, label, user, trial, tuple(users), alone)
 
 
-def _any_within(
-    flags: NDArray[np.bool_], starts: NDArray[np.int64], window: int
-) -> NDArray[np.bool_]:
-    total = np.concatenate([[0], np.cumsum(flags)])
-    return np.asarray(total[starts + window] > total[starts])
+def _starts(
+    signal: Signal, window: int, hop: int, *, need_pose: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Run and first row of each window: on the multiples of `hop`, as in a live stream."""
+    runs = signal.runs
+    usable = signal.label != UNLABELLED
+    usable &= runs.valid if need_pose else ~signal.calibration
+    broken = ~runs.follows | (np.diff(runs.stretch, prepend=-1) > 0)
+    begins = usable & (broken | ~np.append(False, usable[:-1]))
+    ends = usable & np.append(broken[1:] | ~usable[1:], True)
+    aligned = -(-runs.start[begins] // hop)
+    count = np.maximum(0, (runs.stop[ends] - window) // hop - aligned + 1)
+    nth = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    return np.repeat(np.flatnonzero(begins), count), hop * (np.repeat(aligned, count) + nth)

@@ -9,9 +9,12 @@ from typing import Annotated
 import typer
 
 from embridge.cli import Json, need_host, show
+from embridge.device.errors import ConfigError
 from embridge.firmware_bridge import Outage, VirtualWrist
 from embridge.firmware_bridge.errors import EmbridgeError
 from embridge.progress import reporting
+
+EMG2POSE = "emg2pose"
 
 app = typer.Typer(no_args_is_help=True, help="Recordings: make synthetic ones, look, check.")
 
@@ -22,22 +25,41 @@ DataArgument = Annotated[Path, typer.Argument(help="Folder or file of recordings
 def synth(
     out: Annotated[Path, typer.Argument(help="Folder to write into.")],
     users: Annotated[int, typer.Option(help="How many people.")] = 10,
-    seconds: Annotated[float, typer.Option(help="Length of each stage.")] = 8.0,
+    seconds: Annotated[float, typer.Option(help="Length of each stage (emg2pose).")] = 8.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same files.")] = 0,
+    layout: Annotated[
+        str, typer.Option(help="emg2pose, or of NinaPro: db1, db2, db5, db7.")
+    ] = EMG2POSE,
+    metadata: Annotated[
+        bool, typer.Option("--metadata", help="Also metadata.csv and splits (emg2pose).")
+    ] = False,
     json_: Json = False,
 ) -> None:
-    """Write synthetic sessions in emg2pose's layout. For pipelines, never as evidence."""
+    """Write synthetic sessions in a data set's layout. For pipelines, never as evidence."""
     need_host("data synth")
     from embridge.training.synth import synthesize
+    from embridge.training.synth_ninapro import write_ninapro
 
+    if metadata and layout != EMG2POSE:
+        raise ConfigError(f"--metadata: only emg2pose has it, got --layout {layout}: leave it out")
     with reporting() as progress:
-        files = synthesize(
-            out,
-            users=users,
-            seconds_per_stage=seconds,
-            seed=seed,
-            progress=lambda done, total: progress(done, total, "synthesize"),
-        )
+        if layout == EMG2POSE:
+            files = synthesize(
+                out,
+                users=users,
+                seconds_per_stage=seconds,
+                seed=seed,
+                with_metadata=metadata,
+                progress=lambda done, total: progress(done, total, "synthesize"),
+            )
+        else:
+            files = write_ninapro(
+                out,
+                layout,
+                range(1, users + 1),
+                seed,
+                progress=lambda done, total: progress(done, total, "synthesize"),
+            )
     show({"folder": str(out), "files": len(files)}, json_, lambda: f"{out}: {len(files)} files")
 
 

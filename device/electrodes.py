@@ -1,7 +1,7 @@
 """Unsupervised alignment of electrodes: which rotation or reflection of the ring fits others best.
 
 A donned ring sits rotated, and on the other arm mirrored. Three things that need no label tell how:
-the mean and the deviation of each channel's log envelope, and the correlations between channels.
+the mean and the deviation of each channel's log power, and the correlations between channels.
 Training users are brought to their common template by turns, a new user to that template.
 """
 
@@ -10,9 +10,21 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, PositiveInt
 
 Order = tuple[int, ...]  # channel to take for each place
 _ROUNDS = 10  # alternations; in practice they settle within five
+_FLOOR = 0.1  # of the population's mean power, added before the logarithm
+
+
+def log_power(windows: NDArray[np.float32], population: float) -> NDArray[np.float64]:
+    """Log of each channel's mean square over a window: (N, C, T) -> (N, C).
+
+    population: mean square over many wearers. The square of a root-compressed envelope is the
+    envelope.
+    """
+    power = np.square(windows, dtype=np.float64).mean(axis=2)
+    return np.asarray(np.log(power + _FLOOR * population))
 
 
 def orders(ring: int, channels: int, *, reflect: bool) -> list[Order]:
@@ -27,7 +39,7 @@ def orders(ring: int, channels: int, *, reflect: bool) -> list[Order]:
 class Signature:
     """A user's channels without labels; each part is centred and of length 1.
 
-    mean, deviation: (C,) of the log envelope over windows; correlation: (C, C), zero diagonal
+    mean, deviation: (C,) of the log power over windows; correlation: (C, C), zero diagonal
     """
 
     mean: NDArray[np.float64]
@@ -35,16 +47,16 @@ class Signature:
     correlation: NDArray[np.float64]
 
     @classmethod
-    def of(cls, log_envelope: NDArray[np.float64]) -> Self:
-        """Of calibration windows (N, C)."""
-        channels = log_envelope.shape[1]
-        spread = np.maximum(log_envelope.std(axis=0), 1e-8)
-        scaled = (log_envelope - log_envelope.mean(axis=0)) / spread
+    def of(cls, log: NDArray[np.float64]) -> Self:
+        """Of the log power of calibration windows, (N, C)."""
+        channels = log.shape[1]
+        spread = np.maximum(log.std(axis=0), 1e-8)
+        scaled = (log - log.mean(axis=0)) / spread
         correlation = scaled.T @ scaled / len(scaled)
         off = ~np.eye(channels, dtype=bool)
         correlation[off] = _normalised(correlation[off])
         correlation[~off] = 0.0
-        return cls(_normalised(log_envelope.mean(axis=0)), _normalised(spread), correlation)
+        return cls(_normalised(log.mean(axis=0)), _normalised(spread), correlation)
 
     def vector(self, order: Order) -> NDArray[np.float64]:
         """As it would be with the channels taken in this order, (2C + C * C,)."""
@@ -63,6 +75,32 @@ class Alignment:
     def order(self, signature: Signature) -> Order:
         """The order in which this user's channels fit the template best."""
         return _best(signature, self.template, self.choices)
+
+
+class Band(BaseModel):
+    """What the training users' bands have in common, as a front-end carries it.
+
+    template: see Alignment; ring: so many channels, the first ones, go once around the arm
+    reflect: whether a band may also sit mirrored
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    template: list[float]
+    ring: PositiveInt
+    reflect: bool
+
+    def order(self, signature: Signature) -> Order:
+        """The order in which a wearer's channels fit best."""
+        choices = orders(self.ring, len(signature.mean), reflect=self.reflect)
+        return Alignment(np.array(self.template), tuple(choices)).order(signature)
+
+
+def fit_band(signatures: list[Signature], ring: int, *, reflect: bool) -> Band:
+    """The band of training users, at least one."""
+    choices = orders(ring, len(signatures[0].mean), reflect=reflect)
+    alignment, _ = align(signatures, choices)
+    return Band(template=alignment.template.tolist(), ring=ring, reflect=reflect)
 
 
 def align(signatures: list[Signature], choices: list[Order]) -> tuple[Alignment, list[Order]]:
