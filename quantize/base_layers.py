@@ -1,9 +1,9 @@
 """The `base` encoder as boards run it, in float or with integer linears.
 
-Both forms come from a trained `BaseEncoder` and keep the names of its weights. What training alone
-needs is left out, and attention is written as two products and a softmax, which every backend
-knows. In the integer form each linear reads and writes codes; everything between stays float:
-softmax, layer norm, GELU, attention products, residual and position adds, features of patches.
+Both forms come from a trained `QFormerBase` and keep the names of its weights. Attention is written
+as two products and a softmax, which every backend knows. In the integer form each linear reads and
+writes codes; everything between stays float: softmax, layer norm, GELU, attention products,
+residual and position adds, features of patches.
 """
 
 import copy
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from embridge.quantize.layers import QuantLayers, qnn
 from embridge.quantize.recipes import Recipe
 from embridge.quantize.silence import quiet
+from embridge.training.base import QFormerBase
 from embridge.training.config import BaseConfig
-from embridge.training.encoders import Attention, BaseEncoder, PatchEncoder, QFormer
+from embridge.training.encoders import Attention, PatchEncoder
 from embridge.training.plan import samples
+from embridge.training.qformer import QFormer
 
 with quiet():
     from brevitas.quant import Int8WeightPerChannelFloat
@@ -31,18 +33,14 @@ class BaseShape:
     channels: int
     window: int
     rate_hz: float
+    embedding: int  # D
 
     @property
     def queries(self) -> int:
         """M."""
         return self.config.queries
 
-    @property
-    def embedding(self) -> int:
-        """D."""
-        return self.config.dim
-
-    def untrained(self) -> BaseEncoder:
+    def untrained(self) -> QFormerBase:
         """An encoder of this shape, as `training.models.build_models` makes it."""
         base = self.config
         encoder = PatchEncoder(
@@ -56,13 +54,13 @@ class BaseShape:
             base.instance_norm,
             base.features,
         )
-        return BaseEncoder(encoder, QFormer(encoder, base.queries))
+        return QFormerBase(encoder, QFormer(encoder, base.queries), self.embedding)
 
 
 class WindowEncoder(nn.Module):
     """One window in, its query vectors out; unit length is left to the caller."""
 
-    def __init__(self, shape: BaseShape, base: BaseEncoder) -> None:
+    def __init__(self, shape: BaseShape, base: QFormerBase) -> None:
         super().__init__()
         self.shape, self.base = shape, base
 
@@ -128,10 +126,9 @@ class IntegerLinear(nn.Module):
         return self.leave(self.linear(self.enter(x)))  # type: ignore[no-any-return]
 
 
-def float_form(shape: BaseShape, encoder: BaseEncoder) -> WindowEncoder:
+def float_form(shape: BaseShape, encoder: QFormerBase) -> WindowEncoder:
     """A copy of `encoder` as boards run it; equal to it but for unit length and rounding."""
     base = copy.deepcopy(encoder).cpu().eval()
-    del base.qformer.mask_token, base.qformer.rebuild  # MPRL's, for training
     for module in list(base.modules()):
         for name, child in module.named_children():
             if isinstance(child, Attention):
@@ -139,7 +136,7 @@ def float_form(shape: BaseShape, encoder: BaseEncoder) -> WindowEncoder:
     return WindowEncoder(shape, base).eval()
 
 
-def integer_form(shape: BaseShape, encoder: BaseEncoder, recipe: Recipe) -> WindowEncoder:
+def integer_form(shape: BaseShape, encoder: QFormerBase, recipe: Recipe) -> WindowEncoder:
     """The same with quantized linears; activation ranges are not set: see `base_quantizer`."""
     twin = float_form(shape, encoder)
     for module in list(twin.modules()):

@@ -25,7 +25,7 @@ from embridge.quantize.export import plain_copy
 from embridge.quantize.quantizer import QuantizedEncoder
 from embridge.quantize.recipes import RECIPES, Recipe
 from embridge.quantize.settle import act_scale
-from embridge.training.encoders import BaseEncoder
+from embridge.training.base import BaseEncoder, QFormerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,14 @@ def quantize_base(
     """Quantize the linears of a trained encoder by one of the `RECIPES` without fine-tuning.
 
     windows: (N, C, T) float32, normalised as the device will normalise them
-    Raises ConfigError for another recipe and for windows that cannot calibrate.
+    Raises ConfigError for another recipe, a base without a Q-Former, and for windows that cannot
+    calibrate.
     """
+    if not isinstance(encoder, QFormerBase):
+        raise ConfigError(
+            f"base.head={shape.config.head}: only a `base` with a Q-Former is quantized; "
+            "quantize `watch`, or a run with base.head=qformer"
+        )
     chosen = calibrating_recipe(recipe)
     data = calibration_data(windows, shape.channels, shape.window, seed)
     twin = integer_form(shape, encoder, chosen)

@@ -18,8 +18,10 @@ from embridge.device.errors import ConfigError
 from embridge.quantize.calibration import BATCH
 from embridge.quantize.recipes import Recipe
 from embridge.training.config import OptimConfig
+from embridge.training.loader import Batch
+from embridge.training.part import Part
 from embridge.training.study import Progress
-from embridge.training.trainer import Batch, Losses, Phase, Trainer
+from embridge.training.trainer import Losses, Phase, Trainer
 from embridge.training.watch import WatchEncoder
 
 HELD_SHARE = 0.2  # of the calibration windows, kept from fine-tuning to choose its best step
@@ -51,8 +53,8 @@ def finetune(
         )
     held, train = windows[:held_count], windows[held_count:]
 
-    def batch(rng: np.random.Generator) -> Batch:
-        return (train[rng.integers(len(train), size=BATCH)].numpy(),)  # B C T
+    def batch(rng: np.random.Generator, part: Part) -> Batch:
+        return (train[part.of(rng.integers(len(train), size=BATCH))].numpy(),)  # B C T
 
     def losses(windows: Tensor) -> Losses:
         with torch.no_grad():

@@ -83,7 +83,7 @@ def load_quantized(run: RunFolder, encoder: str = "watch") -> Quantized:
     if encoder == "base":
         return base_from_state(_base_shape(run), recipe, state)
     plan, config = run.plan, run.config
-    shape = config.watch.shape(plan.channels, plan.window, config.base.dim)
+    shape = config.watch.shape(plan.channels, plan.window, config.embedding(plan.channels))
     return from_state(shape, recipe, state)
 
 
@@ -94,7 +94,9 @@ def _stem(run: RunFolder, encoder: str) -> Path:
 
 
 def _base_shape(run: RunFolder) -> BaseShape:
-    return BaseShape(run.config.base, run.plan.channels, run.plan.window, run.plan.rate_hz)
+    plan, config = run.plan, run.config
+    size = config.embedding(plan.channels)
+    return BaseShape(config.base, plan.channels, plan.window, plan.rate_hz, size)
 
 
 def calibration_windows(study: Study, seed: int) -> NDArray[np.float32]:
@@ -191,7 +193,7 @@ def _manifest(
         config={
             "recipe": quantized.recipe,
             encoder: section.model_dump(mode="json"),
-            "plan": plan.model_dump(mode="json"),
+            "plan": plan.model_dump(mode="json", exclude={"files"}),
             "run": run.config.model_dump(mode="json", exclude={"data": {"path"}}),
         },
         input=InputSpec(
@@ -204,7 +206,7 @@ def _manifest(
         ),
         front_end=plan.front_end,
         embedding=EmbeddingSpec(
-            dim=run.config.base.dim,
+            dim=run.config.embedding(plan.channels),
             queries=run.config.base.queries if encoder == "base" else 1,
             scale=quantized.scale,
             zero_point=quantized.zero_point,

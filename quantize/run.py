@@ -27,7 +27,7 @@ def quantize_folder(
     windows = study.validation_windows()
     index = np.arange(0, len(windows), max(1, len(windows) // 512))
     inputs = windows.encoder_input(index, study.plan.front_end, study.profiles)
-    dim = run.config.base.dim
+    dim = run.config.embedding(run.plan.channels)
     codes, floats = quantized.codes(inputs), batched(quantized.float_encoder.embed, inputs)
     moved = cosine(codes.reshape(-1, dim), floats.reshape(-1, dim))
     facts = {"run": str(path), "encoder": encoder, "recipe": recipe}

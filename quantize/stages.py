@@ -96,7 +96,7 @@ def quantized_encoder(package: Package) -> Quantized:
     recipe = manifest.config["recipe"]
     if manifest.encoder == "base":
         base = BaseConfig.model_validate(manifest.config["base"])
-        shape = BaseShape(base, spec.channels, spec.window, spec.rate_hz)
+        shape = BaseShape(base, spec.channels, spec.window, spec.rate_hz, manifest.embedding.dim)
         return base_from_state(shape, recipe, state)
     watch = WatchConfig.model_validate(manifest.config["watch"])
     return from_state(

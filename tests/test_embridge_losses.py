@@ -44,7 +44,7 @@ def test_only_the_best_query_gets_a_gradient() -> None:
 
 
 def test_log_match_is_the_log_softmax_over_the_poses() -> None:
-    log_q = log_match(UNIT[:1], UNIT, 0.5)
+    log_q = log_match(UNIT[:1] @ UNIT.T, 0.5)
     expected = np.exp(np.array([1.0, 0.0, 0.6]) / 0.5)
     assert log_q[0].exp().numpy() == pytest.approx(expected / expected.sum())
 
@@ -52,16 +52,16 @@ def test_log_match_is_the_log_softmax_over_the_poses() -> None:
 def test_info_nce_of_two_windows_worked_out_by_hand() -> None:
     """u = v, cosines 1 and 0: each row is log(e^(1/tau) / (e^(1/tau) + 1))."""
     for tau in (1.0, 0.1):
-        loss = info_nce(log_match(UNIT[:2], UNIT[:2], tau))
+        loss = info_nce(log_match(UNIT[:2] @ UNIT[:2].T, tau))
         assert float(loss) == pytest.approx(math.log1p(math.exp(-1 / tau)), abs=1e-6)
 
 
 def test_info_nce_is_the_cross_entropy_with_the_own_pose_and_chance_is_log_b() -> None:
     u, v = random_unit(6, 4), random_unit(6, 4, seed=1)
     expected = F.cross_entropy(u @ v.T / 0.2, torch.arange(6))
-    assert torch.allclose(info_nce(log_match(u, v, 0.2)), expected)
+    assert torch.allclose(info_nce(log_match(u @ v.T, 0.2)), expected)
     same = UNIT[:1].expand(8, 2)
-    assert float(info_nce(log_match(same, same, 0.2))) == pytest.approx(math.log(8))
+    assert float(info_nce(log_match(same @ same.T, 0.2))) == pytest.approx(math.log(8))
 
 
 def test_affinity_of_three_poses_worked_out_by_hand() -> None:
@@ -91,7 +91,7 @@ def test_identical_poses_get_the_most() -> None:
 
 def test_cascle_worked_out_by_hand() -> None:
     """Two windows: each one's whole target is the other, so the loss is - log q of the other."""
-    log_q = log_match(UNIT[:2], UNIT[:2], 1.0)
+    log_q = log_match(UNIT[:2] @ UNIT[:2].T, 1.0)
     affinity = community_affinity(UNIT[:2], torch.eye(2), 1, 0.1)
     assert torch.equal(affinity, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
     assert float(cascle(log_q, affinity)) == pytest.approx(math.log(1 + math.e), abs=1e-6)
@@ -102,7 +102,7 @@ def test_cascle_is_least_where_the_match_equals_the_affinity() -> None:
     entropy = -torch.special.xlogy(affinity, affinity).sum(dim=1).mean()
     almost = (affinity + 1e-9).log()
     assert float(cascle(almost, affinity)) == pytest.approx(float(entropy), abs=1e-5)
-    other = log_match(random_unit(6, 4, seed=2), random_unit(6, 4), 0.2)
+    other = log_match(random_unit(6, 4, seed=2) @ random_unit(6, 4).T, 0.2)
     assert float(cascle(other, affinity)) > float(entropy)
 
 

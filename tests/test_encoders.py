@@ -1,25 +1,22 @@
-"""EMBridge's encoders: what may depend on what, where gradients go, and the paper's size."""
+"""EMBridge's encoders: what may depend on what, and the paper's size."""
 
 import math
 from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from embridge.training.align import Alignment
+from embridge.training.base import QFormerBase
 from embridge.training.config import PRESETS, load_config
-from embridge.training.encoders import (
-    Attention,
-    BaseEncoder,
-    Block,
-    MaskedAutoencoder,
-    PatchEncoder,
-    PoseEmbedder,
-    QFormer,
-)
+from embridge.training.encoders import Attention, Block, PatchEncoder, PoseEmbedder
+from embridge.training.method import LossConfig
+from embridge.training.mprl import MaskedPoseReconstruction
+from embridge.training.qformer import QFormer
 
 SIZE = (32, 4, 4, 64)  # dim, depth, heads, feed-forward
-PATCHES, QUERIES = 8, 5
+PATCHES = 8
 
 
 @pytest.fixture(autouse=True)
@@ -32,30 +29,8 @@ def encoder() -> PatchEncoder:
     return PatchEncoder(3, 80, 10, *SIZE)
 
 
-@pytest.fixture
-def qformer(encoder: PatchEncoder) -> QFormer:
-    """With weights that matter: the mask token starts at zero."""
-    qformer = QFormer(encoder, QUERIES)
-    nn.init.normal_(qformer.mask_token)
-    return qformer
-
-
 def count(module: nn.Module) -> int:
     return sum(weight.numel() for weight in module.parameters())
-
-
-def watched(module: nn.Module) -> list[Tensor]:
-    """The outputs `module` will have."""
-    seen: list[Tensor] = []
-    module.register_forward_hook(lambda _module, _inputs, output: seen.append(output.detach()))
-    return seen
-
-
-def masks_of(batch: int, chosen: int, seed: int) -> Tensor:
-    """(B, P) bool: what an autoencoder or MPRL hides after manual_seed(seed), first `chosen`."""
-    torch.manual_seed(seed)
-    order = torch.rand(batch, PATCHES).argsort(dim=1)
-    return torch.zeros(batch, PATCHES, dtype=torch.bool).scatter(1, order[:, :chosen], True)
 
 
 def test_attention_is_the_softmax_of_scaled_products_and_obeys_its_mask() -> None:
@@ -148,47 +123,6 @@ def test_keeping_everything_in_any_order_is_no_masking(encoder: PatchEncoder) ->
     assert torch.allclose(shuffled[:, 0], whole[:, 0], atol=1e-5)
 
 
-@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
-def test_the_autoencoder_is_judged_on_the_masked_patches_only(
-    encoder: PatchEncoder, ratio: float
-) -> None:
-    """A decoder that always says zero is off by the mean square of what was masked."""
-    autoencoder = MaskedAutoencoder(encoder, 16, ratio)
-    nn.init.zeros_(autoencoder.out.weight)
-    nn.init.zeros_(autoencoder.out.bias)
-    x = torch.randn(4, 3, 80)
-    visible = masks_of(4, int(PATCHES * (1 - ratio)), seed=3)
-    expected = encoder.tokens(x)[~visible].square().mean()
-    torch.manual_seed(3)
-    assert torch.allclose(autoencoder(x), expected)
-
-
-def test_what_the_autoencoder_rebuilds_depends_on_the_visible_patches_only(
-    encoder: PatchEncoder,
-) -> None:
-    autoencoder = MaskedAutoencoder(encoder, 16, 0.5)
-    rebuilt = watched(autoencoder.out)
-    x = torch.randn(4, 3, 80)
-    visible = masks_of(4, 4, seed=3).repeat_interleave(10, 1)[:, None]
-    for changed in (
-        x,
-        torch.where(visible, x, torch.randn(4, 3, 80)),
-        torch.where(visible, torch.randn(4, 3, 80), x),
-    ):
-        torch.manual_seed(3)
-        autoencoder(changed)
-    assert torch.equal(rebuilt[0], rebuilt[1])
-    assert not torch.allclose(rebuilt[0], rebuilt[2])
-
-
-def test_the_autoencoder_trains_cls_and_every_weight(encoder: PatchEncoder) -> None:
-    autoencoder = MaskedAutoencoder(encoder, 16, 0.5)
-    autoencoder(torch.randn(4, 3, 80)).backward()
-    assert all(
-        weight.grad is not None and bool(weight.grad.any()) for weight in autoencoder.parameters()
-    )
-
-
 def test_pose_embeddings_are_unit_vectors_around_the_mean(encoder: PatchEncoder) -> None:
     embedder = PoseEmbedder(encoder, clusters=7)
     pose = torch.randn(6, 3, 80)
@@ -199,103 +133,7 @@ def test_pose_embeddings_are_unit_vectors_around_the_mean(encoder: PatchEncoder)
     off_mean = encoder(pose)[:, 0] - embedder.mean
     assert torch.allclose(v, off_mean / off_mean.norm(dim=1, keepdim=True), atol=1e-6)
     assert embedder.centroids.shape == (7, 32)
-
-
-def test_every_other_block_of_the_qformer_reads_the_emg(qformer: QFormer) -> None:
-    assert [block.attend_cross is not None for block in qformer.blocks] == [True, False] * 2
-
-
-def test_start_from_copies_what_the_pose_encoder_has_and_leaves_cross_attention(
-    qformer: QFormer,
-) -> None:
-    pretrained = PatchEncoder(3, 80, 10, *SIZE)
-    before = {name: weight.clone() for name, weight in qformer.state_dict().items()}
-    qformer.start_from(pretrained)
-    after, source = qformer.state_dict(), pretrained.state_dict()
-    for name, weight in after.items():
-        if name.startswith("blocks") and "cross" not in name:
-            assert torch.equal(weight, source[name]), name
-        else:
-            assert torch.equal(weight, before[name]), name
-    assert not torch.equal(
-        after["blocks.0.attend_self.query.weight"], before["blocks.0.attend_self.query.weight"]
-    )
-    with torch.no_grad():
-        pretrained.blocks[0].mlp[0].weight.zero_()
-    assert bool(qformer.blocks[0].mlp[0].weight.any()), "a copy, not a shared weight"
-
-
-def second_pass(
-    qformer: QFormer, queries: Tensor, patches: Tensor, position: Tensor, ratio: float = 0.5
-) -> tuple[Tensor, Tensor, Tensor]:
-    """MPRL with the masks of seed 3: loss, queries' outputs (B, M, D), rebuilt (B, P, D)."""
-    outputs, rebuilt = watched(qformer.blocks[-1]), watched(qformer.rebuild)
-    torch.manual_seed(3)
-    loss = qformer.masked_pose_loss(queries, patches, position, ratio)
-    return loss, outputs[-1][:, :QUERIES], rebuilt[-1]
-
-
-def test_queries_cannot_read_pose_tokens(qformer: QFormer) -> None:
-    queries, position = torch.randn(4, QUERIES, 32), torch.randn(1, PATCHES, 32)
-    patches = torch.randn(4, PATCHES, 32)
-    _, before, rebuilt_before = second_pass(qformer, queries, patches, position)
-    _, after, rebuilt_after = second_pass(qformer, queries, patches + 1, position)
-    assert torch.equal(before, after)
-    assert not torch.allclose(rebuilt_before, rebuilt_after)
-
-
-def test_masked_pose_tokens_do_not_leak_and_visible_ones_and_queries_count(
-    qformer: QFormer,
-) -> None:
-    queries, position = torch.randn(4, QUERIES, 32), torch.randn(1, PATCHES, 32)
-    patches, other = torch.randn(4, PATCHES, 32), torch.randn(4, PATCHES, 32)
-    masked = masks_of(4, 4, seed=3)[..., None]
-    _, _, before = second_pass(qformer, queries, patches, position)
-    _, _, hidden = second_pass(qformer, queries, torch.where(masked, other, patches), position)
-    _, _, shown = second_pass(qformer, queries, torch.where(masked, patches, other), position)
-    _, _, asked = second_pass(qformer, torch.randn_like(queries), patches, position)
-    assert torch.equal(before, hidden)
-    assert not torch.allclose(before, shown)
-    assert not torch.allclose(before, asked)
-
-
-def test_masked_slots_are_told_apart_by_their_position(qformer: QFormer) -> None:
-    queries, position = torch.randn(4, QUERIES, 32), torch.randn(1, PATCHES, 32)
-    _, _, rebuilt = second_pass(qformer, queries, torch.randn(4, PATCHES, 32), position)
-    slots = rebuilt[0][masks_of(4, 4, seed=3)[0]]
-    assert float(torch.pdist(slots).min()) > 1e-3
-
-
-def test_mprl_is_the_mean_square_error_of_the_masked_tokens(qformer: QFormer) -> None:
-    queries, position = torch.randn(4, QUERIES, 32), torch.randn(1, PATCHES, 32)
-    patches = torch.randn(4, PATCHES, 32)
-    loss, _, rebuilt = second_pass(qformer, queries, patches, position, ratio=0.25)
-    masked = masks_of(4, 2, seed=3)
-    assert torch.allclose(loss, (rebuilt - patches)[masked].square().mean())
-
-
-def test_mprl_reaches_the_emg_encoder_and_not_the_pose_encoder(encoder: PatchEncoder) -> None:
-    base = BaseEncoder(PatchEncoder(6, 80, 10, *SIZE), QFormer(encoder, QUERIES))
-    with torch.no_grad():
-        patches = encoder.embed_patch(encoder.tokens(torch.randn(4, 3, 80)))
-    hidden, _ = base.queries(torch.randn(4, 6, 80))
-    position = encoder.position[:, 1:].detach()
-    base.qformer.masked_pose_loss(hidden, patches, position, 0.5).backward()
-    emg_grads = [weight.grad for weight in base.encoder.parameters()]
-    assert all(grad is not None and bool(grad.any()) for grad in emg_grads)
-    assert all(weight.grad is None for weight in encoder.parameters())
-
-
-def test_base_gives_unit_queries_that_depend_on_their_own_window(encoder: PatchEncoder) -> None:
-    base = BaseEncoder(encoder, QFormer(encoder, QUERIES)).eval()
-    emg = torch.randn(4, 3, 80)
-    found = base(emg)
-    assert found.shape == (4, QUERIES, 32)
-    assert torch.allclose(found.norm(dim=2), torch.ones(4, QUERIES))
-    assert torch.allclose(base(emg[1:2]), found[1:2], atol=1e-5)
-    hidden, projected = base.queries(emg)
-    assert hidden.shape == found.shape
-    assert torch.equal(projected, found)
+    assert torch.equal(embedder.features(pose), encoder(pose)[:, 0])
 
 
 def papers(channels: int) -> PatchEncoder:
@@ -305,17 +143,20 @@ def papers(channels: int) -> PatchEncoder:
     return PatchEncoder(channels, 4000, 200, 256, 4, 8, 1024, features=base.features)
 
 
+def qformer() -> QFormer:
+    return QFormer(papers(20), 16)
+
+
 @pytest.mark.parametrize(
     ("build", "parameters"),
     [
         (lambda: papers(16), 3_984_640),  # EMG, emg2pose
         (lambda: papers(12), 3_779_840),  # EMG, NinaPro DB2 and DB7
         (lambda: papers(20), 4_189_440),  # pose
-        (lambda: QFormer(papers(20), 16), 3_757_056),
-        # Trained in stage 2, together with the temperature: 7,807,489.
-        (lambda: BaseEncoder(papers(16), QFormer(papers(20), 16)), 7_807_488),
+        (lambda: nn.ModuleList([qformer(), MaskedPoseReconstruction(256)]), 3_757_056),
+        (lambda: Alignment(QFormerBase(papers(16), qformer(), 256), LossConfig(), 0.5), 7_807_489),
     ],
-    ids=["emg-16", "emg-12", "pose-20", "qformer", "base"],
+    ids=["emg-16", "emg-12", "pose-20", "qformer-and-g", "trained-in-stage-2"],
 )
 def test_the_papers_size_has_the_reconstructed_number_of_parameters(
     build: Callable[[], nn.Module], parameters: int

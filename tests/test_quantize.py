@@ -11,6 +11,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from embridge.device.errors import ConfigError
+from embridge.quantize.calibration import BATCH
 from embridge.quantize.export import export_graph
 from embridge.quantize.finetune import distillation_loss, finetune, mean_cosine
 from embridge.quantize.layers import quantized_twin
@@ -238,15 +239,15 @@ def test_interrupted_fine_tuning_goes_on_to_the_same_codes(
     whole = quantize_encoder(encoder, data, "short", seed=0)
 
     def stop(done: int, total: int, text: str) -> None:
-        if done == 110:
+        if done == 110 * BATCH:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted):
         quantize_encoder(encoder, data, "short", seed=0, folder=tmp_path, progress=stop)
-    steps = []
+    windows = []
     resumed = quantize_encoder(
-        encoder, data, "short", seed=0, folder=tmp_path, progress=lambda d, t, _: steps.append(d)
+        encoder, data, "short", seed=0, folder=tmp_path, progress=lambda d, t, _: windows.append(d)
     )
-    assert steps[0] > 100
+    assert windows[0] > 100 * BATCH
     assert np.array_equal(resumed.codes(data), whole.codes(data))
     assert list(tmp_path.iterdir()) == []

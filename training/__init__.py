@@ -3,11 +3,17 @@
     recordings -> study (users and gestures split) -> windows
       -> phases: pose MAE, EMG MAE, alignment of `base`, distillation of `watch` -> run_folder
 
-config              TOML and overrides; configs/ holds the presets
+config, method      TOML and overrides; configs/ holds the presets, methods/ the paper's rows
 study, windows      who is held out, what is unseen, where windows lie
-encoders, watch     the networks; models builds them
-losses, phases      InfoNCE, CASCLe, MPRL, distillation, and the order they are used in
+encoders, qformer   EMBridge's networks; base: the EMG side with its head; watch: for MCUs
+models              builds what a method needs, loads it from a run
+losses, mprl        InfoNCE, CASCLe, SoftCLIP, label smoothing; masked pose reconstruction
+mae, supervised     what is trained by itself; align, distil: assemble each stage's loss
+phases              which of these a method goes through, on what batches
 trainer             steps, checkpoints, resuming
 gallery, evaluate   pose gallery and zero-shot scores with intervals; baselines: ridge regression
-synth*              synthetic recordings from a forward model
+paper               the paper's figures: zero-shot by user, linear probe, few-shot; published ones
+less_data           the same share of everybody's training windows
+watch_stream        `watch` sample by sample; watch_cost: what that, and its int8, costs
+synth*              synthetic recordings from a forward model, in emg2pose's and NinaPro's layouts
 """

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
+from embridge.training.distributed import largest
+from embridge.training.draws import normal, uniform
 from embridge.training.watch import WatchEncoder
 
 
@@ -18,8 +19,8 @@ def disturbed_embedding(
     act_noise: width of uniform noise on activations, as a share of the range of their codes
     """
     with _noisy_activations(encoder, act_noise):
-        embedding = encoder.embed(windows + input_noise * torch.randn_like(windows))
-    return _add_noise(embedding, act_noise * 2 * embedding.detach().abs().amax())  # signed codes
+        embedding = encoder.embed(windows + input_noise * normal(*windows.shape, like=windows))
+    return _add_noise(embedding, act_noise * 2 * largest(embedding.abs()))  # signed codes
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def _noisy_activations(encoder: WatchEncoder, share: float) -> Iterator[None]:
     ranges: dict[nn.Module, Tensor] = {}  # the pool has its input's range: they share a module
 
     def add_noise(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        top = ranges.setdefault(module, output.detach().amax())
+        top = ranges.setdefault(module, largest(output))
         return _add_noise(output, share * top)
 
     activations = [module for module in encoder.modules() if isinstance(module, nn.ReLU)]
@@ -40,4 +41,4 @@ def _noisy_activations(encoder: WatchEncoder, share: float) -> Iterator[None]:
 
 
 def _add_noise(values: Tensor, width: Tensor) -> Tensor:
-    return values + width * (torch.rand_like(values) - 0.5)
+    return values + width * (uniform(*values.shape, like=values) - 0.5)

@@ -1,4 +1,4 @@
-"""EMBridge's encoders: patch Transformers pretrained by masked reconstruction, and the Q-Former.
+"""EMBridge's two encoders, E_x of EMG and E_p of pose: Transformers over temporal patches.
 
 Cui et al., "EMBridge", ICLR 2026. Where the sources are silent the choice is ours and said so.
 """
@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from embridge.training.pose_to_emg import PoseToEmg
 
 
 class Attention(nn.Module):
@@ -116,134 +118,41 @@ class PatchEncoder(nn.Module):
         return self.norm(z)  # type: ignore[no-any-return]
 
 
-class MaskedAutoencoder(nn.Module):
-    """Masked reconstruction: encode the visible half, rebuild the rest, MSE on what was masked.
-
-    The decoder also reads [CLS], which the sources leave open: without it [CLS] has no gradient,
-    and [CLS] is the pose embedding that everything is later aligned to.
-    """
-
-    def __init__(self, encoder: PatchEncoder, decoder_dim: int, mask_ratio: float) -> None:
-        super().__init__()
-        self.encoder, self.mask_ratio = encoder, mask_ratio
-        dim, patch_dim = encoder.embed_patch.out_features, encoder.embed_patch.in_features
-        self.enter = nn.Linear(dim, decoder_dim)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dim))
-        self.position = nn.Parameter(torch.randn(1, encoder.patches, decoder_dim) * 0.02)
-        self.blocks = nn.ModuleList(Block(decoder_dim, 4, 2 * decoder_dim) for _ in range(2))
-        self.out = nn.Linear(decoder_dim, patch_dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (B, C, T) -> loss."""
-        batch, patches = len(x), self.encoder.patches
-        order = torch.rand(batch, patches, device=x.device).argsort(dim=1)
-        visible = max(1, int(patches * (1 - self.mask_ratio)))
-        keep, masked = order[:, :visible], order[:, visible:]
-        z = self.enter(self.encoder(x, keep))  # B 1+P' D
-        spots = keep[..., None].expand(-1, -1, z.shape[-1])
-        full = self.mask_token.expand(batch, patches, -1).scatter(1, spots, z[:, 1:])
-        full = torch.cat([z[:, :1], full + self.position], dim=1)  # B 1+P D
-        for block in self.blocks:
-            full = block(full)
-        where = masked[..., None].expand(-1, -1, self.out.out_features)
-        rebuilt = torch.gather(self.out(full[:, 1:]), 1, where)
-        return F.mse_loss(rebuilt, torch.gather(self.encoder.tokens(x), 1, where))
-
-
 class PoseEmbedder(nn.Module):
     """The frozen pose encoder's embedding space: v = unit([CLS] - mean of [CLS] over training).
 
     Subtracting the mean is our addition: raw [CLS] vectors share a large common component, which
     crowds all cosines towards 1 and leaves int8 codes few levels to tell gestures apart.
+
+    With a prior (ours, for small data) that vector makes up a share 1 - `share` of the squared
+    length, and s(x(v)) of `PoseToEmg` the rest, in front: v = [sqrt(share) s, sqrt(1 - share) c].
     """
 
     mean: Tensor
     centroids: Tensor
 
-    def __init__(self, encoder: PatchEncoder, clusters: int) -> None:
+    def __init__(
+        self,
+        encoder: PatchEncoder,
+        clusters: int,
+        prior: PoseToEmg | None = None,
+        share: float = 0.0,
+    ) -> None:
         """clusters: N_c, how many k-means centroids of the training poses CASCLe keeps."""
         super().__init__()
-        self.encoder = encoder
-        dim = encoder.embed_patch.out_features
-        self.register_buffer("mean", torch.zeros(dim))
+        self.encoder, self.prior, self.share = encoder, prior, share
+        self.register_buffer("mean", torch.zeros(encoder.dim))
+        dim = encoder.dim + (prior.features if prior else 0)
         self.register_buffer("centroids", torch.zeros(clusters, dim))
 
+    def features(self, pose: Tensor) -> Tensor:
+        """pose: (B, J, T) -> [CLS] (B, D), what a linear probe reads."""
+        return self.encoder(pose)[:, 0]  # type: ignore[no-any-return]
+
     def forward(self, pose: Tensor) -> Tensor:
-        """pose: (B, J, T) -> (B, D), unit length."""
-        return F.normalize(self.encoder(pose)[:, 0] - self.mean, dim=-1)
-
-
-class QFormer(nn.Module):
-    """Learned queries that read the EMG tokens (BLIP-2's Q-Former, as EMBridge uses it).
-
-    Self-attention starts from the pretrained pose encoder; every other block has cross-attention.
-    """
-
-    def __init__(self, pose_encoder: PatchEncoder, queries: int) -> None:
-        super().__init__()
-        dim = pose_encoder.dim
-        self.queries = nn.Parameter(torch.randn(1, queries, dim) * 0.02)
-        self.blocks = nn.ModuleList(
-            Block(dim, pose_encoder.heads, pose_encoder.feed_forward, cross=i % 2 == 0)
-            for i in range(pose_encoder.depth)
-        )
-        self.norm = nn.LayerNorm(dim)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.rebuild = nn.Linear(dim, dim)  # g(.), the light decoder of MPRL
-
-    def start_from(self, pose_encoder: PatchEncoder) -> None:
-        """Copy the self-attention and MLP of the pretrained pose encoder; cross-attention stays."""
-        for block, pretrained in zip(self.blocks, pose_encoder.blocks, strict=True):
-            block.load_state_dict(pretrained.state_dict(), strict=False)
-
-    def forward(self, emg_tokens: Tensor) -> Tensor:
-        """Pass 1. emg_tokens: (B, N, D) -> queries Q' (B, M, D)."""
-        z = self.queries.expand(len(emg_tokens), -1, -1)
-        for block in self.blocks:
-            z = block(z, emg_tokens)
-        return self.norm(z)  # type: ignore[no-any-return]
-
-    def masked_pose_loss(
-        self, queries: Tensor, pose_patches: Tensor, position: Tensor, mask_ratio: float
-    ) -> Tensor:
-        """Pass 2, MPRL: rebuild masked pose tokens from the visible ones and Q' alone.
-
-        queries: (B, M, D) not detached; pose_patches: (B, P, D) without position;
-        position: (1, P, D)
-        Queries may not read pose tokens, and there is no cross-attention to the EMG.
-        """
-        batch, patches, _ = pose_patches.shape
-        count = queries.shape[1]
-        chosen = torch.rand(batch, patches, device=queries.device).argsort(dim=1)
-        chosen = chosen[:, : max(1, int(patches * mask_ratio))]
-        masked = torch.zeros(batch, patches, dtype=torch.bool, device=queries.device)
-        masked = masked.scatter(1, chosen, True)
-        hidden = torch.where(masked[..., None], self.mask_token, pose_patches) + position
-        allowed = torch.ones(
-            count + patches, count + patches, dtype=torch.bool, device=queries.device
-        )
-        allowed[:count, count:] = False
-        z = torch.cat([queries, hidden], dim=1)  # B M+P D
-        for block in self.blocks:
-            z = block(z, None, allowed)
-        rebuilt = self.rebuild(self.norm(z[:, count:]))
-        return F.mse_loss(rebuilt[masked], pose_patches[masked])
-
-
-class BaseEncoder(nn.Module):
-    """EMBridge's EMG side: E_x, Q-Former pass 1, projection; M unit vectors for one window."""
-
-    def __init__(self, encoder: PatchEncoder, qformer: QFormer) -> None:
-        super().__init__()
-        dim = encoder.embed_patch.out_features
-        self.encoder, self.qformer = encoder, qformer
-        self.project = nn.Linear(dim, dim)
-
-    def queries(self, emg: Tensor) -> tuple[Tensor, Tensor]:
-        """emg: (B, C, T) -> Q' (B, M, D) and its projection, unit length (B, M, D)."""
-        hidden = self.qformer(self.encoder(emg))
-        return hidden, F.normalize(self.project(hidden), dim=-1)
-
-    def forward(self, emg: Tensor) -> Tensor:
-        """emg: (B, C, T) -> (B, M, D)."""
-        return self.queries(emg)[1]
+        """pose: (B, J, T) -> (B, D), or (B, F + D) with a prior of F features; unit length."""
+        learned = F.normalize(self.features(pose) - self.mean, dim=-1)
+        if self.prior is None:
+            return learned
+        front = self.share**0.5 * self.prior(pose.mean(dim=2))
+        return torch.cat([front, (1 - self.share) ** 0.5 * learned], dim=1)

@@ -4,20 +4,24 @@ Protocol of CPEP and EMBridge: queries of seen gestures against the seen gesture
 unseen gestures against the unseen ones'; "all" (generalised zero-shot) uses every gesture's poses.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embridge.device.decision import Gallery, Voter
 from embridge.device.errors import ConfigError
+from embridge.device.frontend import UserProfile
 from embridge.training.study import Study
 from embridge.training.windows import WindowSet
 
 Queries = Callable[[NDArray[np.float32]], NDArray[np.generic]]  # (N, C, T) -> (N, D) or (N, M, D)
+Scalar = TypeVar("Scalar", bound=np.generic)
 RESAMPLES = 1000
+CHUNK = 1024  # windows held at once while they are embedded
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +48,47 @@ class Score:
 class TestSet:
     """Test windows as the encoder sees them, in one tier.
 
-    inputs: (N, C, T); windows: labels, users and trials of the same N windows
+    read: indices (B,) -> encoder input (B, C, T); windows: labels, users and trials of the N
+    windows
     """
 
-    inputs: NDArray[np.float32]
+    read: Callable[[NDArray[np.int64]], NDArray[np.float32]]
     windows: WindowSet
     tier: str
     groups: dict[str, list[str]]  # "seen", "unseen", "all" -> gestures
     labels: tuple[str, ...]
 
+    @cached_property
+    def inputs(self) -> NDArray[np.float32]:
+        """All windows at once, (N, C, T); `embedded` does not need them so."""
+        return self.read(np.arange(len(self.windows)))
+
+    def embedded(self, embed: Callable[[NDArray[np.float32]], NDArray[Scalar]]) -> NDArray[Scalar]:
+        """Embeddings of all windows, (B, C, T) -> (B, ...) at a time; memory for CHUNK windows."""
+        return in_chunks(len(self.windows), lambda index: embed(self.read(index)))
+
 
 def make_test_set(study: Study, tier: str, limit: int | None = None, seed: int = 0) -> TestSet:
-    """Windows of the test users, or `limit` of them at random; ConfigError when there are none."""
-    windows = study.test_windows()
+    """Windows of users that nothing was trained on, or `limit` of them at random.
+
+    ConfigError when there are none.
+    """
+    return _test_set(study, study.plan.strangers, tier, limit, seed)
+
+
+def known_users_test_set(study: Study, tier: str, limit: int | None = None) -> TestSet | None:
+    """What an official split also tests: gestures held out, of users trained on; None: nothing."""
     plan = study.plan
+    known = tuple(user for user in plan.test_users if user not in plan.strangers)
+    return _test_set(study, known, tier, limit, 0) if known else None
+
+
+def _test_set(
+    study: Study, users: tuple[str, ...], tier: str, limit: int | None, seed: int
+) -> TestSet:
+    windows, plan = study.test_windows(), study.plan
+    asked = [number for number, user in enumerate(windows.users) if user in users]
+    windows = windows.select(np.isin(windows.user, asked))
     if not len(windows):
         raise ConfigError(
             "no test windows: expected recordings of users other than "
@@ -67,16 +98,31 @@ def make_test_set(study: Study, tier: str, limit: int | None = None, seed: int =
         chosen = np.random.default_rng(seed).choice(len(windows), limit, replace=False)
         windows = windows.select(np.sort(chosen))
     profiles = study.profiles if tier == "T1" else {}
-    if tier == "T1" and (without := {windows.users[u] for u in windows.user} - profiles.keys()):
+    if tier == "T1":
+        require_profiles(windows, profiles)
+    groups = {"seen": plan.seen, "unseen": list(plan.unseen)}
+    return TestSet(
+        lambda index: windows.encoder_input(index, plan.front_end, profiles),
+        windows,
+        tier,
+        groups | {"all": plan.seen + list(plan.unseen)},
+        plan.labels,
+    )
+
+
+def require_profiles(windows: WindowSet, profiles: Mapping[str, UserProfile]) -> None:
+    """ConfigError when a user of these windows has no T1 profile."""
+    if without := {windows.users[u] for u in np.unique(windows.user)} - profiles.keys():
         raise ConfigError(
             f"tier T1: no unlabelled EMG of a seen gesture to make a profile of "
             f"{', '.join(sorted(without))} from; use tier T0 or add recordings"
         )
-    inputs = windows.encoder_input(np.arange(len(windows)), plan.front_end, profiles)
-    groups = {"seen": plan.seen, "unseen": list(plan.unseen)}
-    return TestSet(
-        inputs, windows, tier, groups | {"all": plan.seen + list(plan.unseen)}, plan.labels
-    )
+
+
+def in_chunks(count: int, embed: Callable[[NDArray[np.int64]], NDArray[Scalar]]) -> NDArray[Scalar]:
+    """embed(indices (B,)) -> (B, ...) for 0 .. count - 1, at most CHUNK at a time."""
+    parts = [embed(np.arange(start, min(start + CHUNK, count))) for start in range(0, count, CHUNK)]
+    return np.concatenate(parts)
 
 
 def predict(queries: NDArray[np.generic], gallery: Gallery, k: int) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -9,59 +10,114 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embridge.device.errors import ConfigError
+from embridge.training.base import BaseEncoder, ProjectedBase, QFormerBase
 from embridge.training.config import Config
-from embridge.training.encoders import BaseEncoder, PatchEncoder, PoseEmbedder, QFormer
-from embridge.training.plan import StudyPlan, samples
+from embridge.training.encoders import PatchEncoder, PoseEmbedder
+from embridge.training.plan import Geometry, samples
+from embridge.training.pose_to_emg import Features, PoseToEmg
+from embridge.training.qformer import QFormer
 from embridge.training.run_folder import RunFolder, submodule
 from embridge.training.watch import WatchEncoder
 
 Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
+Part = TypeVar("Part", bound=nn.Module)
+
+
 @dataclass(frozen=True)
 class Models:
-    """The trained parts: pose side, `base` and `watch` EMG encoders."""
+    """The parts that a method trains; asking for one that it does not train is a ConfigError.
 
-    pose: PoseEmbedder
-    base: BaseEncoder
-    watch: WatchEncoder
+    parts: by the names their weights are stored under
+    """
 
-    def named(self) -> dict[str, nn.Module]:
-        """Modules by the names their weights are stored under."""
-        return {"pose": self.pose, "base": self.base, "watch": self.watch}
+    method: str
+    parts: dict[str, nn.Module]
+
+    @property
+    def pose(self) -> PoseEmbedder:
+        """The pose side."""
+        return self._part("pose", PoseEmbedder)
+
+    @property
+    def base(self) -> BaseEncoder:
+        """The EMG side, with the head of the method."""
+        return self._part("base", BaseEncoder)
+
+    @property
+    def watch(self) -> WatchEncoder:
+        """The EMG side for microcontrollers."""
+        return self._part("watch", WatchEncoder)
+
+    def _part(self, name: str, kind: type[Part]) -> Part:
+        part = self.parts.get(name)
+        if not isinstance(part, kind):
+            raise ConfigError(
+                f"method {self.method} trains no encoder {name!r}, only {', '.join(self.parts)}; "
+                "use a run of an aligned method, such as embridge or cpep"
+            )
+        return part
 
 
-def build_models(config: Config, plan: StudyPlan) -> Models:
+def build_models(config: Config, plan: Geometry) -> Models:
     """Fresh encoders; the same seed gives the same weights. ConfigError when shapes do not fit."""
     torch.manual_seed(config.optim.seed)
-    patch = samples(config.base.patch_ms, plan.rate_hz)
+    phases = config.method.phases
+    parts: dict[str, nn.Module] = {}
+    if "pose_mae" in phases:
+        encoder = PatchEncoder(plan.joints, *_size(config, plan))
+        parts["pose"] = PoseEmbedder(
+            encoder, config.loss.clusters, _prior(config, plan), config.prior.share
+        )
+    if {"emg_mae", "supervised", "align"} & {*phases}:
+        parts["base"] = _base(config, plan)
+    if "watch" in phases:
+        parts["watch"] = _watch(config, plan)
+    return Models(config.method.name, parts)
+
+
+def _base(config: Config, plan: Geometry) -> BaseEncoder:
+    base = config.base
+    encoder = PatchEncoder(plan.channels, *_size(config, plan), base.instance_norm, base.features)
+    if base.head == "qformer":
+        return QFormerBase(encoder, QFormer(encoder, base.queries), config.embedding(plan.channels))
+    if base.head == "projection":
+        return ProjectedBase(encoder, config.embedding(plan.channels))
+    return BaseEncoder(encoder)
+
+
+def _prior(config: Config, plan: Geometry) -> PoseToEmg | None:
+    if not config.prior.share:
+        return None
+    kind: Features = "power" if config.base.features == "power" else "mean"
+    return PoseToEmg(plan.joints, plan.channels, config.prior, kind)
+
+
+def _size(config: Config, plan: Geometry) -> tuple[int, int, int, int, int, int]:
+    """What E_x and E_p share: window and patch in samples, width, depth, heads, feed-forward."""
+    base, patch = config.base, samples(config.base.patch_ms, plan.rate_hz)
     if plan.window < 2 * patch:
         raise ConfigError(
-            f"base.patch_ms={config.base.patch_ms:g}: expected at least two patches in a window of "
+            f"base.patch_ms={base.patch_ms:g}: expected at least two patches in a window of "
             f"{config.data.window_ms:g} ms"
         )
-    base = config.base
-    size = (base.dim, base.depth, base.heads, base.feed_forward)
-    pose_encoder = PatchEncoder(plan.joints, plan.window, patch, *size)
-    emg_encoder = PatchEncoder(
-        plan.channels, plan.window, patch, *size, base.instance_norm, base.features
-    )
+    return plan.window, patch, base.dim, base.depth, base.heads, base.feed_forward
+
+
+def _watch(config: Config, plan: Geometry) -> WatchEncoder:
     try:
-        watch = WatchEncoder(config.watch.shape(plan.channels, plan.window, base.dim))
+        size = config.embedding(plan.channels)
+        return WatchEncoder(config.watch.shape(plan.channels, plan.window, size))
     except ValueError as error:
         raise ConfigError(f"watch: {error}") from error
-    return Models(
-        pose=PoseEmbedder(pose_encoder, config.loss.clusters),
-        base=BaseEncoder(emg_encoder, QFormer(pose_encoder, base.queries)),
-        watch=watch,
-    )
 
 
 def load_models(run: RunFolder) -> Models:
     """The best encoders of a finished run, in eval mode."""
     models = build_models(run.config, run.plan)
     weights = run.best()
-    for name, module in models.named().items():
+    for name, module in models.parts.items():
         load_weights(module, submodule(weights, name), f"{run.path.name}: {name}")
         module.eval()
     return models

@@ -8,11 +8,12 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from pydantic import ValidationError
@@ -78,10 +79,25 @@ def open_run(path: Path) -> RunFolder:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is there in full or not at all."""
+    """Write a file so that it is there in full or not at all, also after a loss of power."""
+    with _replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file beside `path` that takes its place once all of it is on the disk."""
     temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(data)
+    with temporary.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name, too
+    finally:
+        os.close(folder)
 
 
 def save_weights(path: Path, modules: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -99,9 +115,8 @@ def submodule(weights: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint atomically; it holds tensors and plain values only."""
-    temporary = path.with_name(path.name + ".part")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with _replacing(path) as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -7,12 +7,15 @@ therefore give the same numbers, and no PAD operator reaches the int8 graph.
 Written once for float and for quantized layers: `Layers` makes the three kinds of module needed.
 """
 
-from dataclasses import dataclass
-from typing import Protocol, cast
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from embridge.training.batch_norm import BatchNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,19 @@ class Stage:
     width: int
     kernel: int
     stride: int
+
+
+WatchSize = Literal["s", "m", "l"]
+_TIMES_AS_WIDE: dict[WatchSize, float] = {"s": 0.5, "m": 1.0, "l": 2.0}
+_WIDTH_STEP = 8  # NPUs compute channels in groups of 8
+
+
+def sized(stage: Stage, size: WatchSize) -> Stage:
+    """The stage of an `m` network, in another size: its width scaled, a multiple of 8."""
+    if size == "m":
+        return stage
+    width = _WIDTH_STEP * round(_TIMES_AS_WIDE[size] * stage.width / _WIDTH_STEP)
+    return replace(stage, width=max(width, _WIDTH_STEP))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +50,20 @@ class WatchShape:
     stem: Stage
     blocks: tuple[Stage, ...]
 
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Stem and blocks in turn."""
+        return (self.stem, *self.blocks)
+
+    @property
+    def stride(self) -> int:
+        """Samples between two frames that are pooled: the product of all strides."""
+        return math.prod(stage.stride for stage in self.stages)
+
     def frames(self) -> int:
         """Time steps that are left to pool after all strides; raises ValueError when none is."""
         steps = self.window
-        for stage in (self.stem, *self.blocks):
+        for stage in self.stages:
             if not 1 <= stage.stride <= 3:
                 raise ValueError(f"stride {stage.stride}: Ethos-U55 and U65 take 1 to 3")
             steps = (steps - stage.kernel) // stage.stride + 1
@@ -101,7 +127,7 @@ class Stem(nn.Module):
     def __init__(self, channels: int, stage: Stage, layers: Layers) -> None:
         super().__init__()
         self.conv = layers.conv(channels, stage.width, stage.kernel, stage.stride)
-        self.norm: nn.Module = nn.BatchNorm2d(stage.width)
+        self.norm: nn.Module = BatchNorm(stage.width)
         self.relu = layers.relu()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,10 +143,10 @@ class SeparableBlock(nn.Module):
         self.depthwise = layers.conv(
             width_in, width_in, stage.kernel, stage.stride, groups=width_in
         )
-        self.norm1: nn.Module = nn.BatchNorm2d(width_in)
+        self.norm1: nn.Module = BatchNorm(width_in)
         self.relu1 = layers.relu()
         self.pointwise = layers.conv(width_in, stage.width, 1)
-        self.norm2: nn.Module = nn.BatchNorm2d(stage.width)
+        self.norm2: nn.Module = BatchNorm(stage.width)
         self.relu2 = layers.relu()
 
     def forward(self, x: Tensor) -> Tensor:
