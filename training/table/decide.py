@@ -102,12 +102,14 @@ def _vote(
 def vote_of_runs(decided: Decided, run: NDArray[np.int64]) -> NDArray[np.int64]:
     """One gesture per run, in the order of np.unique(run): most windows, then larger similarity."""
     _, of_run = np.unique(run, return_inverse=True)
-    votes = np.zeros((of_run.max(initial=-1) + 1, len(ALL)), np.int64)
+    gestures, column = np.unique(decided.gesture, return_inverse=True)
+    if not len(run):
+        return gestures
+    votes = np.zeros((of_run.max(initial=-1) + 1, len(gestures)), np.int64)
     sums = np.zeros(votes.shape)
-    column = decided.gesture - ALL[0]
     np.add.at(votes, (of_run, column), 1)
     np.add.at(sums, (of_run, column), decided.similarity)
-    return np.asarray(np.asarray(ALL)[_most(votes, sums)])
+    return np.asarray(gestures[_most(votes, sums)])
 
 
 def _most(votes: NDArray[np.int64], sums: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -1,8 +1,9 @@
-"""Which rows the table has: the baselines; an encoder is one more entry."""
+"""Which rows the table has without a network; those of encoders are in `encoder_entries`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from embridge.training.table.forward import RidgeToEmg
 from embridge.training.table.lda import HudginsLda
 from embridge.training.table.protocol import Method, SeenClassifier, Tier
 from embridge.training.table.ridge import RANDOM_FEATURES, GloveItself, RidgeToPose
@@ -16,13 +17,15 @@ class Entry:
     """A row to be computed.
 
     make: from a seed; seeds: more than one where chance enters the method; reference: other rows of
-    its tier are compared with it, user by user
+    its tier are compared with it, user by user; facts: what makes it another method than the name
+    and tier say
     """
 
     name: str
     make: Make
     seeds: tuple[int, ...] = (0,)
     reference: bool = False
+    facts: str = ""
 
 
 def baselines(seeds: tuple[int, ...] = (0, 1, 2)) -> list[Entry]:
@@ -40,13 +43,14 @@ def baselines(seeds: tuple[int, ...] = (0, 1, 2)) -> list[Entry]:
             seeds,
         ),
         Entry(
-            "ridge, rotation, seen gestures handicapped",
+            "ridge, rotation, gate by a constant",
             lambda _: Stacked(lambda: RidgeToPose(t1, "rotation"), (0.0,)),
         ),
-        Entry(
-            "ridge, rotation, seen gestures handicapped by novelty",
-            lambda _: Stacked(lambda: RidgeToPose(t1, "rotation")),
-        ),
+        Entry("ridge, rotation, gate", lambda _: Stacked(lambda: RidgeToPose(t1, "rotation"))),
+        Entry("pose to EMG", lambda _: RidgeToEmg(t0)),
+        Entry("pose to EMG, electrodes in place", lambda _: RidgeToEmg(t1, align=False)),
+        Entry("pose to EMG", lambda _: RidgeToEmg(t1)),
+        Entry("pose to EMG, gate", lambda _: Stacked(lambda: RidgeToEmg(t1))),
         Entry(
             "ridge, rotation/reflection, own labels + population",
             lambda _: RidgeToPose(t2, "reflection"),
@@ -57,6 +61,8 @@ def baselines(seeds: tuple[int, ...] = (0, 1, 2)) -> list[Entry]:
             lambda _: RidgeToPose(t3, "reflection"),
             reference=True,
         ),
+        Entry("pose to EMG, own labels + population", lambda _: RidgeToEmg(t2)),
+        Entry("pose to EMG, own glove + population", lambda _: RidgeToEmg(t3)),
         Entry("ridge, own glove alone", lambda _: RidgeToPose(t3, population=False)),
         Entry("LDA on Hudgins features", lambda _: HudginsLda(t0)),
         Entry("LDA on Hudgins features", lambda _: HudginsLda(t1)),

@@ -23,6 +23,7 @@ from embridge.training.table.splits import CALIBRATION
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 Embedder = Callable[[NDArray[np.float32]], Floats]  # (N, C, T) -> (N, [M,] D)
+PoseEmbedder = Callable[[NDArray[np.float32]], Floats]  # (N, J, T) -> (N, D)
 Penalty = Callable[[NDArray[np.float32]], NDArray[np.float64]]  # (N, C, T) -> (N,)
 Classifier = Callable[[NDArray[np.float32]], NDArray[np.int64]]  # (N, C, T) -> (N,) gestures
 
@@ -102,6 +103,7 @@ class Adapted:
     seen_penalty: (N, C, T) -> (N,), subtracted from each window's cosines to seen gestures where
         all gestures compete (calibrated stacking); None: nothing is
     centred: the candidates' mean of class means is taken from queries and poses first
+    embed_pose: in place of the method's, where the user's own data say how poses are to be seen
 
     Each window is embedded and penalised on its own; the referee compares with single windows.
     """
@@ -109,6 +111,7 @@ class Adapted:
     embed: Embedder
     seen_penalty: Penalty | None = None
     centred: bool = False
+    embed_pose: PoseEmbedder | None = None
 
 
 @runtime_checkable

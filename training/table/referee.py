@@ -11,6 +11,7 @@ from embridge.device.errors import ConfigError
 from embridge.training.table.data import UserWindows, standardised
 from embridge.training.table.decide import RULES, Decided, decide, vote_of_runs
 from embridge.training.table.protocol import (
+    Adapted,
     Floats,
     Gallery,
     Method,
@@ -151,7 +152,9 @@ def _retrieved(
     data: UserData,
 ) -> Counts:
     label = training.gallery.label
-    queries, penalty, centred = _asked(method, person, rows, data)
+    queries, adapted, penalty = _asked(method, person, rows, data)
+    if adapted.embed_pose:
+        poses = adapted.embed_pose(training.gallery.pose)
     is_unseen = np.isin(person.label[rows], training.unseen)
     counts = np.zeros((len(TASKS), len(RULES), len(UNITS), len(ALL), len(ALL)), np.int64)
     cases = (
@@ -167,7 +170,7 @@ def _retrieved(
                 poses[known],
                 label[known],
                 by=by,
-                centred=centred,
+                centred=adapted.centred,
                 penalty=None if candidates is not ALL or penalty is None else penalty[mine],
                 penalised=training.seen,
             )
@@ -177,18 +180,17 @@ def _retrieved(
 
 def _asked(
     method: Method, person: UserWindows, rows: NDArray[np.int64], data: UserData
-) -> tuple[Floats, NDArray[np.float64] | None, bool]:
-    """Queries of the test windows, their penalty on seen gestures, and whether to centre."""
+) -> tuple[Floats, Adapted, NDArray[np.float64] | None]:
+    """Queries of the test windows, the method made ready, and its penalty on seen gestures."""
     if method.tier is Tier.POSE:
-        return method.embed_pose(_frozen(person.pose[rows])), None, False
+        ready = Adapted(method.embed_pose)
+        return ready.embed(_frozen(person.pose[rows])), ready, None
     adapted, name = method.adapt(data), type(method).__name__
-    windows = _frozen(person.emg[rows])
-    penalty = adapted.seen_penalty
-    return (
-        _one_by_one(adapted.embed, windows, name),
-        None if penalty is None else np.asarray(_one_by_one(penalty, windows, name), np.float64),
-        adapted.centred,
-    )
+    windows, penalty = _frozen(person.emg[rows]), adapted.seen_penalty
+    queries = _one_by_one(adapted.embed, windows, name)
+    if penalty is None:
+        return queries, adapted, None
+    return queries, adapted, np.asarray(_one_by_one(penalty, windows, name), np.float64)
 
 
 def _one_by_one(

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 
-from embridge.training.table.alignment import (
+from embridge.device.electrodes import (
     Alignment,
     Order,
     Signature,
@@ -84,7 +84,9 @@ class RidgeToPose:
 
         model = self._model
         if user.emg is not None and user.label is not None:
-            model = self._with_own(features(user.emg), self._own_targets(user, user.label))
+            model = self._with_own(
+                features(user.emg), own_targets(user, self._targets, self._label)
+            )
         return Adapted(lambda emg: np.asarray(model.predict(features(emg))))
 
     def _align(self, training: TrainSet, scaled: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -114,14 +116,6 @@ class RidgeToPose:
         cosines = np.cos(scaled.astype(np.float32) @ directions.astype(np.float32) + phase)
         return np.asarray(np.concatenate([scaled, cosines], axis=1))
 
-    def _own_targets(self, user: UserData, label: NDArray[np.int64]) -> NDArray[np.float64]:
-        """T2: the population's mean pose of each gesture; T3: the own glove, on its scale."""
-        if user.pose is not None:
-            mean, deviation = self._targets.mean(axis=0), self._targets.std(axis=0)
-            return np.asarray(mean_pose(user.pose) * deviation + mean)
-        means = {g: self._targets[self._label == g].mean(axis=0) for g in np.unique(label)}
-        return np.stack([means[gesture] for gesture in label])
-
     def _with_own(self, inputs: NDArray[np.float64], targets: NDArray[np.float64]) -> Ridge:
         if not self.population:
             return Ridge(alpha=ALPHA).fit(inputs, targets)
@@ -131,6 +125,22 @@ class RidgeToPose:
             np.concatenate([self._targets, targets]),
             sample_weight=weight,
         )
+
+
+def own_targets(
+    user: UserData, targets: NDArray[np.float64], label: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Pose (N, J) of a user's own windows, from the population's targets (M, J) and labels (M,).
+
+    T2: the population's mean pose of each gesture; T3: the own glove, on the population's scale.
+    ValueError below T2.
+    """
+    if user.pose is not None:
+        return np.asarray(mean_pose(user.pose) * targets.std(axis=0) + targets.mean(axis=0))
+    if user.label is None:
+        raise ValueError(f"expected labels of the user's own windows, got tier {user.tier}")
+    means = {gesture: targets[label == gesture].mean(axis=0) for gesture in np.unique(label)}
+    return np.stack([means[gesture] for gesture in user.label])
 
 
 def mean_pose(pose: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -1,23 +1,22 @@
 """All methods in one run: figures with intervals, as values for JSON and as a table to read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from embridge.device.errors import ConfigError
+from embridge.training.table.cells import Cell, Clock, Counted, Progress, Work, all_cells
 from embridge.training.table.data import GESTURES, HOP_S, SOURCE, WINDOW_S, UserWindows
 from embridge.training.table.decide import K
 from embridge.training.table.entries import Entry
 from embridge.training.table.protocol import Tier
-from embridge.training.table.referee import PER_USER_AND_GESTURE, Counts, judge
+from embridge.training.table.referee import PER_USER_AND_GESTURE
 from embridge.training.table.results import Result
 from embridge.training.table.scores import Figure, difference
 from embridge.training.table.splits import CALIBRATION, FOLDS, Split, held_out, rotations
-
-Progress = Callable[[int, int, str], None]  # splits done, splits in all, what
-Clock = Callable[[], float]  # seconds
 
 
 @dataclass(frozen=True)
@@ -111,13 +110,15 @@ def run_table(
     data: str,
     clock: Clock,
     test_users: Sequence[UserWindows] | None = None,
+    store: Path | None = None,
+    jobs: int = 1,
     progress: Progress | None = None,
 ) -> Table:
     """Judge all entries on the same splits.
 
     users: by default every third is held out in turn; with `test_users` all of `users` are trained
-    on and those tested. progress: called before each split and after the last. ConfigError when
-    the users do not suffice or a method breaks the protocol.
+    on and those tested. store: folder for finished cells, which the same call then takes up; jobs:
+    processes. ConfigError when the users do not suffice or a method breaks the protocol.
     """
     if not entries:
         raise ConfigError("expected at least one method for the table, got none")
@@ -128,38 +129,26 @@ def run_table(
         splits = held_out(names, [user.user for user in test_users])
         design = f"trained on {len(names)} other users"
     everyone = {user.user: user for user in [*users, *(test_users or [])]}
-    total, done, results = len(splits) * sum(len(entry.seeds) for entry in entries), 0, []
-    for entry in entries:
-        started, counts = clock(), []
-        for seed in entry.seeds:
-            for split in splits:
-                method = entry.make(seed)
-                if progress:
-                    progress(done, total, f"{method.tier} {entry.name}")
-                counts.append(judge(method, split, everyone, seed))
-                done += 1
-        results.append(_result(entry, splits, counts, clock() - started))
-    if progress:
-        progress(done, total, "table")
+    cells = all_cells(Work(entries, splits, everyone, clock, store), jobs, progress)
+    results = [_result(number, entry, splits, cells) for number, entry in enumerate(entries)]
     return Table(data, design, tuple(results), _gains(entries, results))
 
 
 def _result(
-    entry: Entry, splits: Sequence[Split], counts: Sequence[dict[str, Counts]], seconds: float
+    number: int, entry: Entry, splits: Sequence[Split], cells: Mapping[Cell, Counted]
 ) -> Result:
-    """counts: of each seed and, within it, each split."""
     users = tuple(name for split in splits if split.fold == 0 for name in split.test)
-    cells: dict[tuple[int, str, int], Counts] = {
-        (number // len(splits), name, splits[number % len(splits)].fold): each
-        for number, counted in enumerate(counts)
-        for name, each in counted.items()
-    }
+    where = {(name, split.fold): n for n, split in enumerate(splits) for name in split.test}
     stacked = np.array(
         [
-            [[cells[seed, user, fold] for fold in range(len(FOLDS))] for user in users]
-            for seed in range(len(entry.seeds))
+            [
+                [cells[Cell(number, seed, where[u, f])].counts[u] for f in range(len(FOLDS))]
+                for u in users
+            ]
+            for seed in entry.seeds
         ]
     )
+    seconds = sum(found.seconds for cell, found in cells.items() if cell.entry == number)
     return Result(entry.name, entry.make(entry.seeds[0]).tier, entry.seeds, users, stacked, seconds)
 
 

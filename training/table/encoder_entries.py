@@ -1,0 +1,68 @@
+"""Rows of encoders: the shipped recipe, what it is without each of its parts, and the paper's."""
+
+from collections.abc import Callable
+
+from embridge.training.config import PRESETS, Config, load_config
+from embridge.training.table.data import HOP_S, WINDOW_S
+from embridge.training.table.encoders import EncoderPair, Trainings
+from embridge.training.table.entries import Entry, baselines
+from embridge.training.table.forward import RidgeToEmg
+from embridge.training.table.protocol import Tier
+from embridge.training.table.stacking import Stacked
+
+_ALWAYS = ["optim.threads=1", "optim.population_share=0", f"data.window_ms={1000 * WINDOW_S:g}"]
+_ALWAYS.append(f"data.hop_ms={1000 * HOP_S:g}")
+_BASE_ALONE = 'method.phases=["pose_mae", "emg_mae", "align"]'
+_PAPER = ["prior.share=0", "loss.tau=0.02", _BASE_ALONE]
+
+
+def recipe(overrides: list[str], method: str | None = None) -> Config:
+    """The preset for envelopes, in the windows of the protocol."""
+    return load_config(PRESETS / "envelope.toml", [*_ALWAYS, *overrides], method)
+
+
+def encoders(seeds: tuple[int, ...], overrides: list[str] | None = None) -> list[Entry]:
+    """The shipped recipe: `base`, `watch`, and `watch` with the gate."""
+    config = recipe(overrides or [])
+    trainings, facts = Trainings(config), config.model_dump_json()
+
+    def gated(seed: int) -> Stacked:
+        return Stacked(
+            lambda: EncoderPair(trainings, "watch", seed), tuned_on=lambda: RidgeToEmg(Tier.T1)
+        )
+
+    return [
+        Entry("EMBridge base", lambda s: EncoderPair(trainings, "base", s), seeds, facts=facts),
+        Entry("EMBridge watch", lambda s: EncoderPair(trainings, "watch", s), seeds, facts=facts),
+        Entry("EMBridge watch, gate", gated, seeds, facts=facts),
+    ]
+
+
+def ablations(seeds: tuple[int, ...]) -> list[Entry]:
+    """`base` of the recipe without one of its parts, and of the paper's methods as they are."""
+    same = "loss.tau=0.3"  # methods that bring their own temperature get the recipe's
+    return [
+        _base("EMBridge base without Q-Former", [same, _BASE_ALONE], "no-qformer", seeds),
+        _base("EMBridge base without MPRL", [_BASE_ALONE], "no-mprl", seeds),
+        _base("EMBridge base without CASCLe", [_BASE_ALONE], "no-cascle", seeds),
+        _base("EMBridge base without prior (the paper's)", _PAPER, "embridge", seeds),
+        _base("CPEP (the paper's baseline)", _PAPER, "cpep", seeds),
+    ]
+
+
+ROWS: dict[str, Callable[[tuple[int, ...]], list[Entry]]] = {
+    "baselines": baselines,
+    "encoders": encoders,
+    "ablations": ablations,
+}
+
+
+def _base(name: str, overrides: list[str], method: str, seeds: tuple[int, ...]) -> Entry:
+    config = recipe(overrides, method)
+    trainings = Trainings(config)
+    return Entry(
+        name,
+        lambda seed: EncoderPair(trainings, "base", seed),
+        seeds,
+        facts=config.model_dump_json(),
+    )
