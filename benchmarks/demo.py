@@ -13,9 +13,9 @@ from embridge.benchmarks.accuracy import compare_stages, reference_rows
 from embridge.benchmarks.live_check import live_against_offline, write_excerpt
 from embridge.benchmarks.report import make_report, markdown
 from embridge.device.executorch_library import load_library
+from embridge.device.outline import Outline
 from embridge.device.package import Package
 from embridge.device.pipeline import open_model
-from embridge.device.recordings import Recording
 from embridge.quantize.lower import lower_all
 from embridge.quantize.pack import build_package, quantize_run
 from embridge.quantize.stages import open_stage, queries
@@ -99,7 +99,7 @@ def demo(
 
 def _recordings(
     out: Path, data: Path | None, size: DemoSize, progress: Progress | None
-) -> tuple[list[Recording], Path]:
+) -> tuple[list[Outline], Path]:
     folder = data or out / "synthetic"
     if data is None:
         synthesize(
@@ -113,7 +113,7 @@ def _recordings(
 
 def _trained(
     path: Path,
-    recordings: list[Recording],
+    recordings: list[Outline],
     folder: Path,
     size: DemoSize,
     progress: Progress | None,
@@ -124,7 +124,7 @@ def _trained(
     preset = preset_path(first.rate_hz, first.is_envelope)
     source = f"data.path={json.dumps(str(folder.resolve()))}"
     config = load_config(preset, [source, *size.overrides])
-    study = make_study(config, recordings, folder.resolve().name)
+    study = make_study(config, recordings, folder.resolve().name, progress)
     log(f"configuration: {preset.stem}; unseen gestures: {', '.join(study.plan.unseen)}")
     run = _same_run(path, config, study)
     if run:
@@ -166,7 +166,7 @@ def _live(
     out: Path,
     package: Package,
     study: Study,
-    recordings: list[Recording],
+    recordings: list[Outline],
     size: DemoSize,
     log: Callable[[str], None],
 ) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`embridge eval`: one stage of a run or package on recordings of users it was not trained on."""
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,51 +11,102 @@ from numpy.typing import NDArray
 from embridge.device.decision import Gallery
 from embridge.device.errors import ConfigError
 from embridge.device.manifest import INT8_STAGES
+from embridge.device.outline import Outline
 from embridge.device.package import Package, read_package, write_npz
 from embridge.device.recordings import Recording
 from embridge.quantize.stages import open_stage, queries
-from embridge.training.evaluate import Score, TestSet, make_test_set, zero_shot
+from embridge.training.evaluate import (
+    Score,
+    TestSet,
+    known_users_test_set,
+    make_test_set,
+    zero_shot,
+)
 from embridge.training.gallery import build_gallery
-from embridge.training.models import batched, load_models
+from embridge.training.models import Models, batched, load_models
+from embridge.training.paper.confusion import cautions
+from embridge.training.paper.zero_shot import ZeroShot, measure_zero_shot
 from embridge.training.plan import StudyPlan
+from embridge.training.run import open_study
 from embridge.training.run_folder import RunFolder, open_run, write_atomic
 from embridge.training.study import Study, apply_plan, read_all, users_of
 
 RUN_STAGES = ("float", "base")
+TIERS = {
+    "T0": "nothing from the user",
+    "T1": "unlabelled EMG of the user's seen gestures, to normalise with",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DataName:
+    """What was evaluated on: name of the folder or file, and whether any of it is synthetic."""
+
+    name: str
+    synthetic: bool
+
+    @classmethod
+    def of(cls, path: Path, recordings: Iterable[Outline]) -> "DataName":
+        """Of recordings read from a path."""
+        return cls(path.resolve().name, any(r.head.synthetic for r in recordings))
+
+    def __str__(self) -> str:
+        """Name and kind."""
+        return f"{self.name} ({'synthetic' if self.synthetic else 'real'})"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One stage's scores, and the windows and embeddings they were computed from.
+    """One stage's figures, and the windows and embeddings they were computed from.
 
     embeddings: (N, D) float32, dequantized, as `embridge embed` gives them; (N, M, D) for `base`
+    scores: of all users' windows together, as the report of a demo has them
+    known_users: held-out gestures of users trained on, where an official split tests them
     """
 
+    target: str
     stage: str
+    data: DataName
     test: TestSet
+    gallery: Gallery
     embeddings: NDArray[np.float32]
     scores: dict[str, Score]
+    figures: ZeroShot
+    known_users: ZeroShot | None = None
+
+    @property
+    def users(self) -> list[str]:
+        """Users that were tested."""
+        windows = self.test.windows
+        return [windows.users[user] for user in np.unique(windows.user)]
 
     def json(self) -> dict[str, Any]:
         """Plain values."""
         return {
+            "target": self.target,
             "stage": self.stage,
             "tier": self.test.tier,
-            "test_users": list(self.test.windows.users),
+            "data": {"name": self.data.name, "synthetic": self.data.synthetic},
+            "test_users": self.users,
             "zero_shot": {group: score.json() for group, score in self.scores.items()},
+            "by_user": self.figures.json(),
+            "known_users": self.known_users.json() if self.known_users else None,
         }
 
     def text(self) -> str:
-        """A few lines for people."""
-        lines = [f"{self.stage}, tier {self.test.tier}, users {', '.join(self.test.windows.users)}"]
-        for group, score in self.scores.items():
-            low, high = score.ci95
-            lines.append(
-                f"{group:7} {score.balanced_accuracy:.3f} [{low:.3f}, {high:.3f}]  "
-                f"chance {score.chance:.3f}  {score.windows} windows"
-            )
-            lines += [f"  {name:28} {recall:.3f}" for name, recall in score.per_class.items()]
-        return "\n".join(lines)
+        """What was run on what, and two tables."""
+        tier, users = self.test.tier, self.users
+        lines = [
+            f"{self.target}, {self.stage}, on {self.data}: {len(self.test.windows)} windows of "
+            f"{len(users)} users never trained or validated on ({', '.join(users)})",
+            f"tier {tier}: {TIERS[tier]}. Balanced accuracy per user, averaged [95 % over users]; "
+            "a repetition is decided by vote of its windows.",
+            *cautions(len(users)),
+        ]
+        text = "\n".join([*lines, "", self.figures.text()])
+        if not self.known_users:
+            return text
+        return f"{text}\n\nHeld-out gestures of users trained on:\n{self.known_users.text()}"
 
     def dump(self, path: Path) -> None:
         """Write windows, embeddings, labels and users as .npz."""
@@ -71,51 +123,101 @@ class Evaluation:
 def evaluate(target: Path, data: Path, stage: str, tier: str, limit: int | None) -> Evaluation:
     """Evaluate a run's folder or a package file; raises a leaf of EmbridgeError."""
     if target.is_dir():
-        return _evaluate_run(open_run(target), data, stage, tier, limit)
+        return evaluate_run(open_run(target), data, stage, tier, limit)
     return _evaluate_package(read_package(target), data, stage, tier, limit)
 
 
-def study_of(plan: StudyPlan, recordings: list[Recording]) -> Study:
-    """The plan on these recordings; users not trained or validated on are test users."""
+def study_of(plan: StudyPlan, recordings: Sequence[Recording | Outline]) -> Study:
+    """The plan on these recordings, those of users not trained or validated on as the test.
+
+    An official split by files holds where any of the files is in it; other data goes by users.
+    """
+    if any(recording.name in plan.files for recording in recordings):
+        return apply_plan(plan, recordings)
     known = {*plan.train_users, *plan.val_users}
-    others = tuple(u for u in users_of(recordings) if u not in known)
-    return apply_plan(plan.model_copy(update={"test_users": others}), recordings)
+    others = tuple(user for user in users_of(recordings) if user not in known)
+    changes = {"test_users": others, "files": {}}
+    return apply_plan(plan.model_copy(update=changes), recordings)
+
+
+def read_for(run: RunFolder, data: Path) -> list[Outline]:
+    """Read recordings as the run's own were; its official split stays with its own data."""
+    options = run.config.data
+    if data.resolve() != Path(options.path).resolve():
+        options = options.model_copy(update={"split": "users"})
+    return read_all(data, data=options)
 
 
 def _evaluate_package(
     package: Package, data: Path, stage: str, tier: str, limit: int | None
 ) -> Evaluation:
     plan = StudyPlan.model_validate(package.manifest.config["plan"])
-    test = make_test_set(study_of(plan, read_all(data)), tier, limit)
+    recordings = read_all(data)
+    test = make_test_set(study_of(plan, recordings), tier, limit)
     runtime = open_stage(package, stage)
-    found = queries(stage, runtime, test.inputs)
-    scores = zero_shot(test, found, package.gallery(stage), package.manifest.decision.k)
+    found = test.embedded(lambda windows: queries(stage, runtime, windows))
     embeddings = found.astype(np.float32)
     if stage in INT8_STAGES:
         spec = package.manifest.embedding
         embeddings = (embeddings - np.float32(spec.zero_point)) * np.float32(spec.scale)
-    return Evaluation(stage, test, embeddings, scores)
+    gallery, k = package.gallery(stage), package.manifest.decision.k
+    return Evaluation(
+        package.path.name,
+        stage,
+        DataName.of(data, recordings),
+        test,
+        gallery,
+        embeddings,
+        zero_shot(test, found, gallery, k),
+        measure_zero_shot(test, found, gallery, k),
+    )
 
 
-def _evaluate_run(
-    run: RunFolder, data: Path, stage: str, tier: str, limit: int | None
+def evaluate_run(
+    run: RunFolder, data: Path, stage: str, tier: str, limit: int | None = None
 ) -> Evaluation:
+    """Evaluate `base` or `watch` ("float") of a run in float."""
+    check_run_stage(stage)
+    models, k = load_models(run), run.config.gallery.k
+    gallery = gallery_of(run, models)
+    recordings = read_for(run, data)
+    study = study_of(run.plan, recordings)
+    test, known = make_test_set(study, tier, limit), known_users_test_set(study, tier, limit)
+    encoder = encoder_of(models, stage)
+
+    def embed(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        return batched(encoder, windows)
+
+    found = test.embedded(embed)
+    return Evaluation(
+        run.path.name,
+        stage,
+        DataName.of(data, recordings),
+        test,
+        gallery,
+        found,
+        zero_shot(test, found, gallery, k),
+        measure_zero_shot(test, found, gallery, k),
+        measure_zero_shot(known, known.embedded(embed), gallery, k) if known else None,
+    )
+
+
+def check_run_stage(stage: str) -> None:
+    """ConfigError for a stage that only packages have."""
     if stage not in RUN_STAGES:
         raise ConfigError(
             f"stage {stage!r}: a run has {' and '.join(RUN_STAGES)}; "
             "the others are evaluated on a package"
         )
-    models, config = load_models(run), run.config
-    gallery = _gallery(run)
-    test = make_test_set(study_of(run.plan, read_all(data)), tier, limit)
-    encoder = models.base if stage == "base" else models.watch.embed
-    found = batched(encoder, test.inputs)
-    return Evaluation(stage, test, found, zero_shot(test, found, gallery, config.gallery.k))
 
 
-def _gallery(run: RunFolder) -> Gallery:
+def encoder_of(models: Models, stage: str) -> Callable[[Any], Any]:
+    """(B, C, T) -> (B, M, D) of `base`, (B, D) of `watch`, as tensors."""
+    return models.base if stage == "base" else models.watch.embed
+
+
+def gallery_of(run: RunFolder, models: Models) -> Gallery:
     """The gallery comes from the training users' poses, so from the data the run was made of."""
-    study = apply_plan(run.plan, read_all(Path(run.config.data.path)))
-    pose = load_models(run).pose
+    study = open_study(run)
     seed = run.config.optim.seed
-    return build_gallery(study, pose, run.config.gallery.per_gesture, seed).embedded()
+    return build_gallery(study, models.pose, run.config.gallery.per_gesture, seed).embedded()

@@ -9,6 +9,7 @@ from embridge.benchmarks.kept import GROUPS, SCORES, TIER, Difference, Kept, kep
 from embridge.device.errors import ConfigError
 from embridge.device.gallery_codes import FLOAT_BITS
 from embridge.device.package import Package, read_package
+from embridge.training.paper.confusion import cautions
 from embridge.training.plan import StudyPlan
 from embridge.training.run_folder import environment
 from embridge.training.study import Progress
@@ -16,7 +17,6 @@ from embridge.training.study import Progress
 SCHEMA = 1
 LOSS_LIMIT_POINTS = -0.5  # the lower end of a difference's interval may not lie below
 SAME_LIMIT = 0.98
-FEW_USERS = 8
 JUDGED = ("seen", "unseen", "generalised")  # scores with a verdict and a panel of the plot
 SAME_OF = dict(zip(SCORES, ("seen", "unseen", "all", "all", "all"), strict=True))
 
@@ -150,8 +150,7 @@ def text(report: dict[str, Any]) -> str:
         f"loss: ok when [] begins at {LOSS_LIMIT_POINTS} or above and does not end below 0. "
         f"same: share of windows with the first row's decision, ok from {SAME_LIMIT}.",
     ]
-    if len(users) < FEW_USERS:
-        lines.append(f"Fewer than {FEW_USERS} users: the intervals are wide and coarse.")
+    lines += cautions(len(users))
     if report["data"]["trained_on_synthetic"]:
         lines.append("Trained on synthetic data: says nothing of real accuracy.")
     for score in SCORES:

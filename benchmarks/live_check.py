@@ -18,8 +18,9 @@ import numpy as np
 from embridge.device.emg2pose import write_emg2pose
 from embridge.device.errors import RecordingError
 from embridge.device.live import LiveRun, run_live
+from embridge.device.outline import Outline
 from embridge.device.pipeline import Model, decide_recording
-from embridge.device.recordings import REST, UNLABELLED, Recording, read_recording
+from embridge.device.recordings import REST, Recording, read_recording
 from embridge.device.source import physical
 from embridge.device.sources import open_source, stream_of
 from embridge.firmware_bridge import LinkError
@@ -27,7 +28,7 @@ from embridge.firmware_bridge import LinkError
 STOP_TIMEOUT_S = 10.0
 
 
-def write_excerpt(recordings: list[Recording], user: str, seconds: float, path: Path) -> Recording:
+def write_excerpt(recordings: list[Outline], user: str, seconds: float, path: Path) -> Recording:
     """Join one repetition of every gesture of a user, about `seconds` long, as one recording.
 
     Taken after the repetitions that profiles are measured on. Values are rounded to ADC counts, so
@@ -37,15 +38,15 @@ def write_excerpt(recordings: list[Recording], user: str, seconds: float, path: 
     pieces = [piece for recording in own for piece in _pieces(recording)]
     if not pieces:
         raise RecordingError(f"user {user}: no labelled gesture to play")
-    each = max(1, int(seconds * own[0].rate_hz / len(pieces)))
-    names = tuple(dict.fromkeys(r.gestures[int(r.gesture[rows.start])] for r, rows in pieces))
-    parts = [(r, slice(rows.start, min(rows.stop, rows.start + each))) for r, rows in pieces]
-    emg = np.concatenate([r.emg[rows] for r, rows in parts])
-    number = [names.index(r.gestures[int(r.gesture[rows.start])]) for r, rows in parts]
-    length = [len(r.emg[rows]) for r, rows in parts]
-    counts, info = stream_of(replace(own[0], emg=emg))
+    head = own[0].head
+    each = max(1, int(seconds * head.rate_hz / len(pieces)))
+    names = tuple(dict.fromkeys(name for name, _, _ in pieces))
+    number = [names.index(name) for name, _, _ in pieces]
+    parts = [r.rows.emg(rows.start, min(rows.stop, rows.start + each)) for _, r, rows in pieces]
+    emg, length = np.concatenate(parts), [len(part) for part in parts]
+    counts, info = stream_of(replace(head, emg=emg))
     excerpt = replace(
-        own[0],
+        head,
         name=path.stem,
         emg=physical(counts, info.scale),
         emg_unit_per_count=info.scale,
@@ -60,18 +61,19 @@ def write_excerpt(recordings: list[Recording], user: str, seconds: float, path: 
     return excerpt
 
 
-def _pieces(recording: Recording) -> Iterator[tuple[Recording, slice]]:
+def _pieces(recording: Outline) -> Iterator[tuple[str, Outline, range]]:
     """The second trial of each gesture, or what follows the first quarter of a single one."""
-    for number, name in enumerate(recording.gestures):
-        rows = np.flatnonzero(recording.gesture == number)
-        if name == REST or number == UNLABELLED or not len(rows):
+    runs = recording.runs
+    for number, name in enumerate(recording.head.gestures):
+        own = np.flatnonzero(runs.gesture == number)
+        if name == REST or not len(own):
             continue
-        trials = np.unique(recording.trial[rows])
+        trials = np.unique(runs.trial[own])
         if len(trials) > 1:
-            rows = rows[recording.trial[rows] == trials[1]]
-        else:
-            rows = rows[len(rows) // 4 :]
-        yield recording, slice(int(rows[0]), int(rows[-1]) + 1)
+            own = own[runs.trial[own] == trials[1]]
+        start, stop = int(runs.start[own[0]]), int(runs.stop[own[-1]])
+        skipped = 0 if len(trials) > 1 else (stop - start) // 4
+        yield name, recording, range(start + skipped, stop)
 
 
 @contextmanager

@@ -156,7 +156,7 @@ def test_a_score_is_plain_json() -> None:
 def a_test_set(windows: WindowSet) -> evaluate.TestSet:
     groups = {"seen": ["fist", "pinch"], "unseen": ["point"], "all": ["fist", "pinch", "point"]}
     return evaluate.TestSet(
-        np.zeros((len(windows), 1, 1), np.float32), windows, "T0", groups, LABELS
+        lambda index: np.zeros((len(index), 1, 1), np.float32), windows, "T0", groups, LABELS
     )
 
 

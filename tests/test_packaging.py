@@ -85,7 +85,7 @@ def test_the_wheel_holds_code_and_data_and_nothing_else(tmp_path: Path) -> None:
         here = {f"embridge/{f.relative_to(ROOT)}" for f in (ROOT / top).rglob("*.py")}
         assert here <= set(names)
     wanted = {"embridge/py.typed", "embridge/device/executorch_shim.cpp", "embridge/cli.py"}
-    presets = {f"embridge/training/configs/{f.name}" for f in (ROOT / "training/configs").iterdir()}
+    presets = {f"embridge/{f.relative_to(ROOT)}" for f in (ROOT / "training").rglob("*.toml")}
     bridge = "embridge/firmware_bridge"
     wanted |= {f"{bridge}/PROTOCOL.md", f"{bridge}/vectors/frames.json"}
     wanted |= {f"{bridge}/firmware/emb_wrist.c", f"{bridge}/firmware/boards/mps2_an386.ld"}

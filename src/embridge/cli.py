@@ -7,18 +7,33 @@ one line when something failed; 2 for a wrong call; 130 when stopped by Ctrl-C.
 import importlib.util
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from embridge import __version__
 from embridge.firmware_bridge.errors import EmbridgeError
 from embridge.progress import reporting
 
+
+class _Verbs(TyperGroup):
+    """Keeps what a stopped verb has to say: typer drops the text of a KeyboardInterrupt."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; typer.Abort when it was stopped."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise typer.Abort(str(stop)) from stop
+
+
 app = typer.Typer(
+    cls=_Verbs,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,7 +54,7 @@ def main() -> None:
         sys.exit(app(standalone_mode=False))
     except EmbridgeError as error:
         _fail(str(error), 1)
-    except (KeyboardInterrupt, typer.Abort) as stop:
+    except typer.Abort as stop:
         _fail(f"stopped {stop}".strip(), 130)
     except BrokenPipeError:
         sys.stderr.close()  # the reader went away, as `| head` does; there is nobody to tell
@@ -53,7 +68,8 @@ def main() -> None:
 
 
 def _fail(text: str, code: int) -> None:
-    print(f"embridge: {text}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")  # of several processes, which torchrun numbers
+    print(f"embridge: {f'process {rank}: ' if rank != '0' else ''}{text}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -108,38 +124,26 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value ...")] = None,
     data: Annotated[Path | None, typer.Option("--data", help="Same as data.path=...")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="A row of the paper: cpep, qformer, no-mprl, supervised ...")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.")] = False,
     json_: Json = False,
 ) -> None:
-    """Train `base` and `watch` on paired recordings: embridge train raw --data FOLDER."""
+    """Train `base` and `watch` on paired recordings: embridge train raw --data FOLDER.
+
+    Over several processes: torchrun --nproc-per-node 2 -m embridge train ...
+    """
     need_host("train")
+    from embridge.training.part import launched
     from embridge.training.run import train_run
 
     with reporting() as progress:
-        run = train_run(config, overrides or [], data, out, resume=resume, progress=progress)
-    show({"run": str(run.path)}, json_, lambda: str(run.path))
-
-
-@app.command("eval")
-def eval_(
-    target: Annotated[Path, typer.Argument(help="Folder of a run, or a package.")],
-    data: DataPath,
-    stage: Annotated[
-        str, typer.Option(help="float, base (runs); float ... tflite-int8.")
-    ] = "float",
-    tier: Tier = "T1",
-    limit: Annotated[int | None, typer.Option(help="At most so many windows.")] = None,
-    dump: Annotated[Path | None, typer.Option(help="Write windows and embeddings, .npz.")] = None,
-    json_: Json = False,
-) -> None:
-    """Zero-shot accuracy on users never trained on, with 95 % intervals, per gesture."""
-    need_host("eval")
-    from embridge.benchmarks.evaluation import evaluate
-
-    result = evaluate(target, data, stage, checked_tier(tier), limit)
-    if dump:
-        result.dump(dump)
-    show(result.json(), json_, result.text)
+        run = train_run(
+            config, overrides or [], data, out, method=method, resume=resume, progress=progress
+        )
+    if launched().first:
+        show({"run": str(run.path)}, json_, lambda: str(run.path))
 
 
 @app.command()
@@ -214,18 +218,31 @@ def checked_tier(text: str) -> str:
     return text
 
 
+def numbers(name: str, text: str, kind: type[Any]) -> tuple[Any, ...]:
+    """The value of option `--name`: numbers with commas between them; else EmbridgeError."""
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError as error:
+        raise EmbridgeError(
+            f"--{name} {text}: expected numbers with commas between them ({error})"
+        ) from error
+
+
 def log(text: str) -> None:
     """One line on stderr."""
     print(f"embridge: {text}", file=sys.stderr, flush=True)
 
 
 def _register() -> None:
-    from embridge import cli_data, cli_link, cli_live, cli_prove
+    from embridge import cli_data, cli_eval, cli_link, cli_live, cli_prove, cli_table
 
     for verb in (cli_live.run, cli_live.calibrate, cli_live.record, cli_live.check, cli_live.scan):
         app.command()(verb)
     for figure in (cli_link.link, cli_link.faults, cli_link.codec):
         cli_prove.bench.command()(figure)
+    cli_prove.bench.command()(cli_eval.methods)
+    cli_prove.bench.command()(cli_table.zero_shot)
+    app.command("eval")(cli_eval.eval_)
     app.command("parity")(cli_prove.parity)
     app.command("audit")(cli_prove.audit)
     app.add_typer(cli_prove.bench, name="bench")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from embridge.cli import DataPath, Json, Package, checked_tier, log, need_host, show
+from embridge.cli import DataPath, Json, Package, checked_tier, log, need_host, numbers, show
 from embridge.progress import reporting
 
 bench = typer.Typer(no_args_is_help=True, help="Measure a package: latency, accuracy, NPU ...")
@@ -145,28 +145,57 @@ def sensitivity(
 
 
 @bench.command()
-def baselines(
-    data: DataPath,
-    seeds: Annotated[int, typer.Option(help="Repetitions of what is random.")] = 3,
+def sizes(
+    config: Annotated[
+        str | None, typer.Option(help="Preset or CONFIG.toml; all presets without.")
+    ] = None,
+    channels: Annotated[int | None, typer.Option(help="Electrodes of the stream.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Hz of the stream.")] = None,
     json_: Json = False,
 ) -> None:
-    """Zero-shot accuracy of simple methods without a network, by tier, on NinaPro DB1."""
-    need_host("bench baselines")
-    import time
+    """What the sizes s, m and l of the `watch` encoder cost: MACs, bytes, memory when streamed."""
+    need_host("bench sizes")
+    from dataclasses import asdict
 
-    from embridge.training.table.data import read_users
-    from embridge.training.table.entries import baselines as entries
-    from embridge.training.table.tables import run_table
+    from embridge.benchmarks.sizes import bench_sizes, text
 
     with reporting() as progress:
-        table = run_table(
-            read_users(data),
-            entries(tuple(range(seeds))),
-            data=data.resolve().name,
-            clock=time.monotonic,
-            progress=progress,
-        )
-    show(table.json(), json_, table.text)
+        rows = bench_sizes(config, channels, rate, progress)
+    show([asdict(row) for row in rows], json_, lambda: text(rows))
+
+
+@bench.command("train")
+def train_(
+    data: DataPath,
+    config: Annotated[Path, typer.Option(help="CONFIG.toml or a preset.")] = Path("raw"),
+    steps: Annotated[int, typer.Option(help="Of every phase.")] = 40,
+    rounds: Annotated[int, typer.Option(help="Rounds, in which all take turns.")] = 3,
+    json_: Json = False,
+) -> None:
+    """Windows/s of training by 1 and 2 processes with 0, 1 and 2 workers, side by side."""
+    need_host("bench train")
+    from embridge.benchmarks.scale_bench import bench_train, text
+
+    with reporting() as progress:
+        result = bench_train(config, data, steps=steps, rounds=rounds, progress=progress)
+    show(result, json_, lambda: text(result))
+
+
+@bench.command("data")
+def data_(
+    hours: Annotated[str, typer.Option(help="Of synthetic recordings, a folder each.")] = "1,20",
+    config: Annotated[Path, typer.Option(help="CONFIG.toml or a preset.")] = Path("raw"),
+    rounds: Annotated[int, typer.Option(help="Rounds, in which all take turns.")] = 3,
+    json_: Json = False,
+) -> None:
+    """Windows/s of reading beside a plain h5py loop, and peak memory by hours of recordings."""
+    need_host("bench data")
+    from embridge.benchmarks.data_bench import bench_data, text
+
+    lengths = numbers("hours", hours, float)
+    with reporting() as progress:
+        result = bench_data(lengths, config=config, rounds=rounds, progress=progress)
+    show(result, json_, lambda: text(result))
 
 
 def _draw(

@@ -43,15 +43,15 @@ def _bar() -> Progress:
 
 
 def _drawn(bar: Progress) -> Report:
-    tasks: dict[str, tuple[TaskID, float]] = {}  # first word -> rich's id, start
+    tasks: dict[str, tuple[TaskID, float, int]] = {}  # first word -> rich's id, start, done by then
 
     def report(done: int, total: int, text: str) -> None:
         key = f"{text.split()[0]} {total}"
         if key not in tasks:
-            began_s = time.monotonic()
-            tasks[key] = (bar.add_task(text, total=total, rate=""), began_s)
-        number, began_s = tasks[key]
-        rate = done / max(1e-3, time.monotonic() - began_s)
+            number = bar.add_task(text, total=total, completed=done, rate="")
+            tasks[key] = (number, time.monotonic(), done)
+        number, began_s, before = tasks[key]
+        rate = (done - before) / max(1e-3, time.monotonic() - began_s)
         bar.update(number, completed=done, description=text, rate=f"{rate:.1f}/s")
 
     return report
