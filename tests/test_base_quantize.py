@@ -101,7 +101,7 @@ def floats(quantized: QuantizedBase, windows: Windows) -> Windows:
         return quantized.float_encoder.embed(torch.from_numpy(windows)).numpy()
 
 
-@pytest.mark.parametrize("features", ["waveform", "power"])
+@pytest.mark.parametrize("features", ["waveform", "rms"])
 @pytest.mark.parametrize("instance_norm", ["none", "window", "channel"])
 def test_the_float_form_gives_the_queries_of_the_trained_encoder(
     make_windows, features, instance_norm

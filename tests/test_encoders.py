@@ -72,13 +72,13 @@ def test_samples_after_the_last_whole_patch_are_left_out() -> None:
     assert torch.equal(before, encoder(x))
 
 
-def test_power_tokens_are_the_log_power_of_each_channel() -> None:
-    encoder = PatchEncoder(3, 80, 10, *SIZE, features="power")
+def test_rms_tokens_are_the_root_mean_square_of_each_channel() -> None:
+    encoder = PatchEncoder(3, 80, 10, *SIZE, features="rms")
     x = torch.randn(2, 3, 80)
     tokens = encoder.tokens(x)
     assert tokens.shape == (2, PATCHES, 3)
-    power = x[:, :, 20:30].square().mean(dim=2)
-    assert torch.allclose(tokens[:, 2], torch.log(power + 1e-3))
+    rms = x[:, :, 20:30].square().mean(dim=2).sqrt()
+    assert torch.allclose(tokens[:, 2], rms, atol=1e-5)
     assert torch.equal(tokens, encoder.tokens(-x))
     assert encoder(x).shape == (2, PATCHES + 1, 32)
 

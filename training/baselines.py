@@ -12,9 +12,8 @@ TRAINING_WINDOWS = 4000
 
 
 def emg_features(windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean and log standard deviation per channel: (N, C, T) -> (N, 2C)."""
-    spread = np.log(windows.std(axis=2) + 1e-3)
-    return np.concatenate([windows.mean(axis=2), spread], axis=1)
+    """Mean and standard deviation per channel: (N, C, T) -> (N, 2C)."""
+    return np.concatenate([windows.mean(axis=2), windows.std(axis=2)], axis=1)
 
 
 def ridge_to_pose(study: Study, seed: int = 0) -> Queries:

@@ -16,6 +16,7 @@ from pydantic import (
 
 from embridge.device.errors import ConfigError
 from embridge.device.frontend import FilterDesign
+from embridge.training.encoders import PatchFeatures
 from embridge.training.method import Head, LossConfig, MethodConfig, contradiction, with_method
 from embridge.training.pose_to_emg import PriorConfig
 from embridge.training.precision import Precision
@@ -68,7 +69,7 @@ class BaseConfig(_Section):
     mask_ratio: float = Field(0.5, gt=0, lt=1)
     decoder_dim: int = Field(64, gt=0, multiple_of=4)  # the decoder has 4 heads
     instance_norm: Literal["none", "window", "channel"] = "window"
-    features: Literal["waveform", "power"] = "waveform"
+    features: PatchFeatures = "waveform"
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Self:

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embridge.training.pose_to_emg import PoseToEmg
+from embridge.training.pose_to_emg import PoseToEmg, root_mean_square
+
+PatchFeatures = Literal["waveform", "rms"]
 
 
 class Attention(nn.Module):
@@ -66,9 +68,9 @@ class PatchEncoder(nn.Module):
 
     instance_norm: "channel" or "window" standardises each window as the paper does; "none" keeps
     amplitudes, which is what envelopes carry.
-    features: "waveform" embeds the samples of a patch as the paper does; "power" embeds the log
-    power of each channel in it, our choice where data are few: masked waveforms of EMG are noise
-    that cannot be predicted, and a linear embedding does not see their power.
+    features: "waveform" embeds the samples of a patch as the paper does; "rms" embeds the root
+    mean square of each channel in it, our choice where data are few: masked waveforms of EMG are
+    noise that cannot be predicted, and a linear embedding does not see their power.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class PatchEncoder(nn.Module):
         heads: int,
         feed_forward: int,
         instance_norm: Literal["none", "window", "channel"] = "none",
-        features: Literal["waveform", "power"] = "waveform",
+        features: PatchFeatures = "waveform",
     ) -> None:
         super().__init__()
         self.patch, self.patches = patch, window // patch
@@ -95,15 +97,15 @@ class PatchEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def tokens(self, x: Tensor) -> Tensor:
-        """x: (B, C, T) -> patches (B, P, C * S), or their log power (B, P, C)."""
+        """x: (B, C, T) -> patches (B, P, C * S), or the RMS of each (B, P, C)."""
         if self.instance_norm != "none":
             axes = (1, 2) if self.instance_norm == "window" else (2,)
             x = (x - x.mean(axes, keepdim=True)) / (x.std(axes, keepdim=True) + 1e-5)
         batch, channels, _ = x.shape
         x = x[:, :, : self.patches * self.patch]
         x = x.reshape(batch, channels, self.patches, self.patch).permute(0, 2, 1, 3)  # B P C S
-        if self.features == "power":
-            return (x.square().mean(dim=3) + 1e-3).log()
+        if self.features == "rms":
+            return root_mean_square(x)
         return x.reshape(batch, self.patches, channels * self.patch)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:

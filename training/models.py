@@ -90,7 +90,7 @@ def _base(config: Config, plan: Geometry) -> BaseEncoder:
 def _prior(config: Config, plan: Geometry) -> PoseToEmg | None:
     if not config.prior.share:
         return None
-    kind: Features = "power" if config.base.features == "power" else "mean"
+    kind: Features = "rms" if config.base.features == "rms" else "mean"
     return PoseToEmg(plan.joints, plan.channels, config.prior, kind)
 
 

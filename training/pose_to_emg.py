@@ -37,14 +37,19 @@ class PriorConfig(PoseToEmgConfig):
     weight: NonNegativeFloat = 5.0
 
 
-Features = Literal["mean", "power"]
+Features = Literal["mean", "rms"]
 
 
 def emg_features(windows: Tensor, kind: Features) -> Tensor:
-    """Encoder input (B, C, T) -> (B, C): mean of what is an envelope, else log power."""
+    """Encoder input (B, C, T) -> (B, C): mean of what is an envelope, else RMS."""
     if kind == "mean":
         return windows.mean(dim=2)
-    return (windows.square().mean(dim=2) + 1e-3).log()
+    return root_mean_square(windows)
+
+
+def root_mean_square(x: Tensor) -> Tensor:
+    """Over the last dimension; the gradient stays finite where all is zero."""
+    return (x.square().mean(dim=-1) + 1e-6).sqrt()
 
 
 class PoseToEmg(nn.Module):
@@ -105,7 +110,11 @@ class PoseToEmg(nn.Module):
 
     def forward(self, pose: Tensor) -> Tensor:
         """s(x(v)) of mean poses: (B, J) -> (B, F), unit length."""
-        return self.emg(self._rectified(pose) @ self.weight + self.bias)
+        return self.emg(self.expected(pose))
+
+    def expected(self, pose: Tensor) -> Tensor:
+        """x(v), EMG features of mean poses: (B, J) -> (B, F)."""
+        return self._rectified(pose) @ self.weight + self.bias
 
     def _rectified(self, pose: Tensor) -> Tensor:
         return torch.cat([pose.clamp(min=0), (-pose).clamp(min=0)], dim=1) ** self.config.power

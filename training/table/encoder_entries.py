@@ -5,7 +5,7 @@ from collections.abc import Callable
 from embridge.training.config import PRESETS, Config, load_config
 from embridge.training.table.data import HOP_S, WINDOW_S
 from embridge.training.table.encoders import EncoderPair, Trainings
-from embridge.training.table.entries import Entry, baselines
+from embridge.training.table.entries import Entry, Make, baselines
 from embridge.training.table.forward import RidgeToEmg
 from embridge.training.table.protocol import Tier
 from embridge.training.table.stacking import Stacked
@@ -22,20 +22,28 @@ def recipe(overrides: list[str], method: str | None = None) -> Config:
 
 
 def encoders(seeds: tuple[int, ...], overrides: list[str] | None = None) -> list[Entry]:
-    """The shipped recipe: `base`, `watch`, and `watch` with the gate."""
+    """The shipped recipe: both encoders, with the gate, and with the user's own data."""
     config = recipe(overrides or [])
     trainings, facts = Trainings(config), config.model_dump_json()
 
-    def gated(seed: int) -> Stacked:
-        return Stacked(
-            lambda: EncoderPair(trainings, "watch", seed), tuned_on=lambda: RidgeToEmg(Tier.T1)
+    def plain(encoder: str, tier: Tier = Tier.T1) -> Make:
+        return lambda seed: EncoderPair(trainings, encoder, seed, tier)
+
+    def gated(encoder: str) -> Make:
+        return lambda seed: Stacked(
+            lambda: EncoderPair(trainings, encoder, seed), tuned_on=lambda: RidgeToEmg(Tier.T1)
         )
 
-    return [
-        Entry("EMBridge base", lambda s: EncoderPair(trainings, "base", s), seeds, facts=facts),
-        Entry("EMBridge watch", lambda s: EncoderPair(trainings, "watch", s), seeds, facts=facts),
-        Entry("EMBridge watch, gate", gated, seeds, facts=facts),
+    rows: list[tuple[str, Make]] = [
+        ("EMBridge base", plain("base")),
+        ("EMBridge watch", plain("watch")),
+        ("EMBridge base, gate", gated("base")),
+        ("EMBridge watch, gate", gated("watch")),
+        ("EMBridge base, own labels + population", plain("base", Tier.T2)),
+        ("EMBridge base, own glove + population", plain("base", Tier.T3)),
+        ("EMBridge watch, own glove + population", plain("watch", Tier.T3)),
     ]
+    return [Entry(name, make, seeds, facts=facts) for name, make in rows]
 
 
 def ablations(seeds: tuple[int, ...]) -> list[Entry]:

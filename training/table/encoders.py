@@ -15,8 +15,11 @@ from embridge.training.config import Config
 from embridge.training.material import Material
 from embridge.training.models import Models, batched, build_models
 from embridge.training.phases import Recipe
+from embridge.training.pose_to_emg import PoseToEmg
+from embridge.training.table.forward import RidgeToEmg
 from embridge.training.table.inputs import EncoderInputs
-from embridge.training.table.protocol import Adapted, Tier, TrainSet, UserData
+from embridge.training.table.protocol import Adapted, PoseEmbedder, Tier, TrainSet, UserData
+from embridge.training.table.ridge import mean_pose
 from embridge.training.trainer import Trainer
 
 ENCODERS = ("base", "watch")
@@ -113,17 +116,25 @@ class Trainings:
 
 @dataclass
 class EncoderPair:
-    """A row: one of the EMG encoders with the pose encoder. encoder: of ENCODERS."""
+    """A row: one of the EMG encoders with the pose encoder. encoder: of ENCODERS.
+
+    From T2 on the encoders stay as they are, and the user's own data move the poses: the prior's
+    part of a pose's embedding comes from the map of the population and the user together.
+    """
 
     trainings: Trainings
     encoder: str
     seed: int
     tier: Tier = Tier.T1
     _trained: Trained = field(init=False)
+    _map: RidgeToEmg = field(init=False)
 
     def fit(self, training: TrainSet) -> None:
         """Train, or take what another row has trained."""
         self._trained = self.trainings.on(training, self.seed)
+        if self.tier in (Tier.T2, Tier.T3):
+            self._map = RidgeToEmg(self.tier, config=self.trainings.config.prior)
+            self._map.fit(training)
 
     def embed_pose(self, pose: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, J, T) -> (N, D)."""
@@ -133,4 +144,19 @@ class EncoderPair:
         """By the user's profile; (N, M, D) for `base`."""
         inputs, models = self._trained.inputs.of_user(user), self._trained.models
         embed = models.base if self.encoder == "base" else models.watch.embed
-        return Adapted(lambda emg: batched(embed, inputs(emg)))
+        own = None if user.label is None else self._own_poses(self._map.with_own(user))
+        return Adapted(lambda emg: batched(embed, inputs(emg)), embed_pose=own)
+
+    def _own_poses(self, own: PoseToEmg) -> PoseEmbedder:
+        pose_side = self._trained.models.pose
+        prior, share = pose_side.prior, pose_side.share
+        if prior is None:
+            raise ValueError("expected a configuration with prior.share above 0 for T2 and T3")
+
+        def embed(pose: NDArray[np.float32]) -> NDArray[np.float32]:
+            means = torch.from_numpy(mean_pose(pose).astype(np.float32))
+            embedded = self.embed_pose(pose).copy()
+            embedded[:, : prior.features] = share**0.5 * prior.emg(own.expected(means)).numpy()
+            return embedded
+
+        return embed

@@ -48,8 +48,8 @@ class RidgeToEmg:
     def adapt(self, user: UserData) -> Adapted:
         """The user's profile; from T2 on also the user's own map."""
         inputs, space = self._inputs.of_user(user), self._space
-        if user.emg is not None and user.label is not None:
-            space = self._with_own(mean_emg(inputs(user.emg)), user)
+        if user.label is not None:
+            space = self.with_own(user)
 
         def embed(emg: NDArray[np.float32]) -> NDArray[np.float32]:
             features = torch.from_numpy(mean_emg(inputs(emg)).astype(np.float32))
@@ -57,14 +57,17 @@ class RidgeToEmg:
 
         return Adapted(embed, embed_pose=lambda pose: _poses(space, pose))
 
-    def _with_own(self, emg: NDArray[np.float64], user: UserData) -> PoseToEmg:
+    def with_own(self, user: UserData) -> PoseToEmg:
+        """The map of the population and this user together; ValueError below T2."""
+        if user.emg is None or user.label is None:
+            raise ValueError(f"expected labelled EMG of the user's own, got tier {user.tier}")
+        emg = mean_emg(self._inputs.of_user(user)(user.emg))
         pose = own_targets(user, self._pose, self._label)
         weight = np.repeat([1.0, OWN_WEIGHT], [len(self._emg), len(emg)])
-        own = np.zeros(0, np.int64) if user.label is None else user.label + 1000  # groups apart
         return self._fitted(
             np.concatenate([self._emg, emg]),
             np.concatenate([self._pose, pose]),
-            np.concatenate([self._label, own]),
+            np.concatenate([self._label, user.label + 1000]),  # groups apart
             weight,
         )
 

@@ -25,9 +25,9 @@ from embridge.training.table.protocol import (
 )
 from embridge.training.table.scores import harmonic_mean
 
-CONSTANTS = tuple(np.round(np.arange(-0.4, 0.71, 0.025), 3).tolist())
-SLOPES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6)
-MAY_LOSE = 0.025  # of the seen gestures' accuracy where they compete alone, by default
+CONSTANTS = tuple(np.round(np.arange(-1.2, 0.71, 0.025), 3).tolist())
+SLOPES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
+MAY_LOSE = 0.03  # of the seen gestures' accuracy where they compete alone, by default
 _GESTURE_FOLDS, _USER_FOLDS = 3, 2
 
 
