@@ -114,11 +114,11 @@ def test_a_base_package_is_evaluated_and_decides_by_several_queries(run: RunFold
     expected = evaluate(path, data, "float", "T1", 40)
     for stage in ("fakequant", "tflite-int8"):
         result = evaluate(path, data, stage, "T1", 40)
-        assert result.embeddings.shape == (40, 4, 32)
+        assert result.embeddings.shape == (40, 4, 48)
         assert cosines(result.embeddings, expected.embeddings).mean() > 0.99
     model = open_model(read_package(path), "tflite-int8")
     query = model.query(expected.test.inputs[0])
-    assert (query.shape, query.dtype) == ((4, 32), np.int8)
+    assert (query.shape, query.dtype) == ((4, 48), np.int8)
     assert 0 < model.decide(0, expected.test.inputs[0]).share <= 1
 
 

@@ -143,7 +143,7 @@ def test_a_method_trains_its_phases_and_has_its_parts_alone(trained: tuple[str, 
     assert list(dict.fromkeys(row["phase"] for row in rows)) == phases
     for row in rows:
         if row["phase"] == "align":
-            assert row.keys() == {"phase", "step", "validation", "loss", *terms}
+            assert row.keys() == {"phase", "step", "validation", "loss", "prior", *terms}
     modules = load_checkpoint(out / "last.ckpt")["modules"]
     pose = {"pose"} if "pose_mae" in phases else set()
     assert modules.keys() == {*phases, *pose}
