@@ -15,7 +15,7 @@ from embridge.training.table.ridge import RidgeToPose
 def folder(tmp_path_factory):
     """Three users of DB1."""
     path = tmp_path_factory.mktemp("data") / "db1"
-    brief = Protocol(movements=12, repetitions=5, hold_s=1.0, rest_s=0.3)
+    brief = Protocol(movements=12, repetitions=5, hold_s=0.7, rest_s=0.2)
     write_ninapro(path, "db1", (1, 2, 3), protocol=brief)
     return path
 
