@@ -22,26 +22,30 @@ def recipe(overrides: list[str], method: str | None = None) -> Config:
 
 
 def encoders(seeds: tuple[int, ...], overrides: list[str] | None = None) -> list[Entry]:
-    """The shipped recipe: both encoders, with the gate, and with the user's own data."""
+    """The shipped recipe: both encoders plain, self-trained, with the gate, and from T2 on."""
     config = recipe(overrides or [])
     trainings, facts = Trainings(config), config.model_dump_json()
 
-    def plain(encoder: str, tier: Tier = Tier.T1) -> Make:
-        return lambda seed: EncoderPair(trainings, encoder, seed, tier)
+    def pair(encoder: str, tier: Tier = Tier.T1, guess: bool = False) -> Make:
+        return lambda seed: EncoderPair(trainings, encoder, seed, tier, guess)
 
     def gated(encoder: str) -> Make:
         return lambda seed: Stacked(
-            lambda: EncoderPair(trainings, encoder, seed), tuned_on=lambda: RidgeToEmg(Tier.T1)
+            lambda: EncoderPair(trainings, encoder, seed, guess=True),
+            tuned_on=lambda: RidgeToEmg(Tier.T1, guess=True),
         )
 
     rows: list[tuple[str, Make]] = [
-        ("EMBridge base", plain("base")),
-        ("EMBridge watch", plain("watch")),
-        ("EMBridge base, gate", gated("base")),
-        ("EMBridge watch, gate", gated("watch")),
-        ("EMBridge base, own labels + population", plain("base", Tier.T2)),
-        ("EMBridge base, own glove + population", plain("base", Tier.T3)),
-        ("EMBridge watch, own glove + population", plain("watch", Tier.T3)),
+        ("EMBridge base", pair("base")),
+        ("EMBridge watch", pair("watch")),
+        ("EMBridge base, self-trained", pair("base", guess=True)),
+        ("EMBridge watch, self-trained", pair("watch", guess=True)),
+        ("EMBridge base, self-trained, gate", gated("base")),
+        ("EMBridge watch, self-trained, gate", gated("watch")),
+        ("EMBridge base, own labels + population", pair("base", Tier.T2)),
+        ("EMBridge watch, own labels + population", pair("watch", Tier.T2)),
+        ("EMBridge base, own glove + population", pair("base", Tier.T3)),
+        ("EMBridge watch, own glove + population", pair("watch", Tier.T3)),
     ]
     return [Entry(name, make, seeds, facts=facts) for name, make in rows]
 

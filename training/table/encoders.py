@@ -118,22 +118,24 @@ class Trainings:
 class EncoderPair:
     """A row: one of the EMG encoders with the pose encoder. encoder: of ENCODERS.
 
-    From T2 on the encoders stay as they are, and the user's own data move the poses: the prior's
-    part of a pose's embedding comes from the map of the population and the user together.
+    From T2 on, or with guesses in T1, the user's own data move the poses and leave the encoders as
+    they are: the prior's part of a pose's embedding comes from the map of the population and the
+    user together.
     """
 
     trainings: Trainings
     encoder: str
     seed: int
     tier: Tier = Tier.T1
+    guess: bool = False
     _trained: Trained = field(init=False)
     _map: RidgeToEmg = field(init=False)
 
     def fit(self, training: TrainSet) -> None:
         """Train, or take what another row has trained."""
         self._trained = self.trainings.on(training, self.seed)
-        if self.tier in (Tier.T2, Tier.T3):
-            self._map = RidgeToEmg(self.tier, config=self.trainings.config.prior)
+        self._map = RidgeToEmg(self.tier, guess=self.guess, config=self.trainings.config.prior)
+        if self._map.learns_from_user:
             self._map.fit(training)
 
     def embed_pose(self, pose: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -144,14 +146,14 @@ class EncoderPair:
         """By the user's profile; (N, M, D) for `base`."""
         inputs, models = self._trained.inputs.of_user(user), self._trained.models
         embed = models.base if self.encoder == "base" else models.watch.embed
-        own = None if user.label is None else self._own_poses(self._map.with_own(user))
+        own = self._own_poses(self._map.with_own(user)) if self._map.learns_from_user else None
         return Adapted(lambda emg: batched(embed, inputs(emg)), embed_pose=own)
 
     def _own_poses(self, own: PoseToEmg) -> PoseEmbedder:
         pose_side = self._trained.models.pose
         prior, share = pose_side.prior, pose_side.share
         if prior is None:
-            raise ValueError("expected a configuration with prior.share above 0 for T2 and T3")
+            raise ValueError("expected a configuration with prior.share above 0 for the user's own")
 
         def embed(pose: NDArray[np.float32]) -> NDArray[np.float32]:
             means = torch.from_numpy(mean_pose(pose).astype(np.float32))

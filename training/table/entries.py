@@ -50,7 +50,11 @@ def baselines(seeds: tuple[int, ...] = (0, 1, 2)) -> list[Entry]:
         Entry("pose to EMG", lambda _: RidgeToEmg(t0)),
         Entry("pose to EMG, electrodes in place", lambda _: RidgeToEmg(t1, align=False)),
         Entry("pose to EMG", lambda _: RidgeToEmg(t1)),
-        Entry("pose to EMG, gate", lambda _: Stacked(lambda: RidgeToEmg(t1))),
+        Entry("pose to EMG, self-trained", lambda _: RidgeToEmg(t1, guess=True)),
+        Entry(
+            "pose to EMG, self-trained, gate",
+            lambda _: Stacked(lambda: RidgeToEmg(t1, guess=True)),
+        ),
         Entry(
             "ridge, rotation/reflection, own labels + population",
             lambda _: RidgeToPose(t2, "reflection"),
