@@ -15,6 +15,7 @@ from embridge.device.outline import Outline
 from embridge.device.package import Package, read_package, write_npz
 from embridge.device.recordings import Recording
 from embridge.quantize.stages import open_stage, queries
+from embridge.training.baselines import ridge_to_pose
 from embridge.training.evaluate import (
     Score,
     TestSet,
@@ -22,8 +23,8 @@ from embridge.training.evaluate import (
     make_test_set,
     zero_shot,
 )
-from embridge.training.gallery import build_gallery
-from embridge.training.models import Models, batched, load_models
+from embridge.training.gallery import PoseGallery, build_gallery
+from embridge.training.models import Embed, Models, batched, load_models
 from embridge.training.paper.confusion import cautions
 from embridge.training.paper.zero_shot import ZeroShot, measure_zero_shot
 from embridge.training.plan import StudyPlan
@@ -32,6 +33,7 @@ from embridge.training.run_folder import RunFolder, open_run, write_atomic
 from embridge.training.study import Study, apply_plan, read_all, users_of
 
 RUN_STAGES = ("float", "base")
+RIDGE = "ridge"  # what a run must beat: regression from EMG features to pose on the same windows
 TIERS = {
     "T0": "nothing from the user",
     "T1": "unlabelled EMG of the user's seen gestures, to normalise with",
@@ -176,18 +178,12 @@ def _evaluate_package(
 def evaluate_run(
     run: RunFolder, data: Path, stage: str, tier: str, limit: int | None = None
 ) -> Evaluation:
-    """Evaluate `base` or `watch` ("float") of a run in float."""
-    check_run_stage(stage)
-    models, k = load_models(run), run.config.gallery.k
-    gallery = gallery_of(run, models)
+    """Evaluate `base` or `watch` ("float") of a run in float, or the ridge on its data."""
+    k = run.config.gallery.k
+    embed, gallery = _ridge(run) if stage == RIDGE else _encoder(run, stage)
     recordings = read_for(run, data)
     study = study_of(run.plan, recordings)
     test, known = make_test_set(study, tier, limit), known_users_test_set(study, tier, limit)
-    encoder = encoder_of(models, stage)
-
-    def embed(windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        return batched(encoder, windows)
-
     found = test.embedded(embed)
     return Evaluation(
         run.path.name,
@@ -211,13 +207,20 @@ def check_run_stage(stage: str) -> None:
         )
 
 
-def encoder_of(models: Models, stage: str) -> Callable[[Any], Any]:
-    """(B, C, T) -> (B, M, D) of `base`, (B, D) of `watch`, as tensors."""
-    return models.base if stage == "base" else models.watch.embed
+def _encoder(run: RunFolder, stage: str) -> tuple[Embed, Gallery]:
+    check_run_stage(stage)
+    models = load_models(run)
+    encoder: Callable[[Any], Any] = models.base if stage == "base" else models.watch.embed
+    return lambda windows: batched(encoder, windows), _pose_gallery(run, models).embedded()
 
 
-def gallery_of(run: RunFolder, models: Models) -> Gallery:
+def _ridge(run: RunFolder) -> tuple[Embed, Gallery]:
+    fitted = ridge_to_pose(open_study(run), run.config.optim.seed)
+    gallery = _pose_gallery(run, load_models(run)).posed()
+    return lambda windows: np.asarray(fitted(windows), np.float32), gallery
+
+
+def _pose_gallery(run: RunFolder, models: Models) -> PoseGallery:
     """The gallery comes from the training users' poses, so from the data the run was made of."""
     study = open_study(run)
-    seed = run.config.optim.seed
-    return build_gallery(study, models.pose, run.config.gallery.per_gesture, seed).embedded()
+    return build_gallery(study, models.pose, run.config.gallery.per_gesture, run.config.optim.seed)

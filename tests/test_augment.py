@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embridge.training.augment import jitter, rotate
+from embridge.training.augment import jitter, mixtures, rotate
+from embridge.training.part import Part
 
 
 def windows(channels: int, count: int = 200) -> np.ndarray:
@@ -47,3 +48,23 @@ def test_jitter_is_constant_over_a_window_and_as_large_as_asked(amount: float) -
     moved = jitter(emg, amount, np.random.default_rng(0))
     assert (moved == moved[:, :, :1]).all()
     assert moved.std() == pytest.approx(amount, abs=0.02)
+
+
+def test_a_mixture_lies_on_the_line_through_both_windows_within_half_a_step_of_them() -> None:
+    emg, others = windows(4, 500), windows(4, 500)[::-1].copy()
+    mixed = mixtures(emg, others, np.random.default_rng(1))
+    step = (emg - others).reshape(500, -1)
+    share = np.einsum("bi,bi->b", (mixed - others).reshape(500, -1), step) / (step**2).sum(axis=1)
+    np.testing.assert_allclose(
+        mixed, others + share[:, None, None] * (emg - others), rtol=1e-4, atol=1e-4
+    )
+    assert -0.5 <= share.min() < -0.4
+    assert 1.4 < share.max() <= 1.5
+
+
+def test_two_processes_mix_as_one_does() -> None:
+    emg, others = windows(4, 6), windows(4, 6)[::-1].copy()
+    whole = mixtures(emg, others, np.random.default_rng(1))
+    for part in (Part(0, 2), Part(1, 2)):
+        own = mixtures(part.of(emg), part.of(others), np.random.default_rng(1), part)
+        np.testing.assert_array_equal(own, part.of(whole))

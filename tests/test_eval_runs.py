@@ -282,3 +282,13 @@ def test_a_wrong_comparison_is_refused_before_training(
         job.compare(dataclasses.replace(plan, out=tmp_path / "new", **change))  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
     assert not (tmp_path / "new").exists()
+
+
+def test_the_ridge_that_a_run_must_beat_is_a_stage_of_it(run: Path, folder: Path, cli: Cli) -> None:
+    code, out, _ = cli("eval", str(run), "--data", str(folder), "--stage", "ridge", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["stage"] == "ridge"
+    assert (
+        found["zero_shot"]["unseen"]["balanced_accuracy"] > found["zero_shot"]["unseen"]["chance"]
+    )

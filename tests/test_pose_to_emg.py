@@ -254,3 +254,28 @@ def test_a_prior_that_makes_no_sense_is_refused_in_one_line(wrong: str) -> None:
     with pytest.raises(ConfigError, match=wrong.partition("=")[0].replace(".", r"\.")) as error:
         load_config(PRESETS / "envelope.toml", [wrong])
     assert "\n" not in str(error.value)
+
+
+def test_watch_is_held_to_base_on_mixtures_too_which_have_no_pose(pose_side, batch) -> None:
+    config, mixed = LossConfig(lambda_=0, targets="none", mixed=4.0), 1.5 * batch[0].flip(0)
+    teacher = Alignment(bases()[0], config, 0.5)
+    watch = WatchEncoder(WatchShape(CHANNELS, 80, CHANNELS + 32, Stage(8, 5, 2), (Stage(8, 5, 2),)))
+    losses = watch_losses(watch.eval(), teacher, pose_side, config, *batch, mixed)
+    told = F.normalize(teacher.base(mixed).mean(dim=1), dim=1)
+    own = F.normalize(watch.embed(mixed), dim=1)
+    assert torch.allclose(losses["mixed"], 1 - (told * own).sum(dim=1).mean(), atol=1e-5)
+    losses["mixed"].backward()
+    assert all(weight.grad is not None for weight in watch.parameters())
+    assert all(weight.grad is None for weight in teacher.parameters())
+
+
+def test_a_vector_of_one_map_is_turned_into_that_of_another_with_the_same_mean() -> None:
+    rng = np.random.default_rng(0)
+    emg, pose = rng.standard_normal((200, 5)), rng.standard_normal((200, 3))
+    maps = [PoseToEmg(3, 5, PoseToEmgConfig()) for _ in range(2)]
+    maps[0].fit(emg, pose, np.arange(200) % 4)
+    maps[1].fit(emg * np.array([1, 2, 1, 3, 1]), pose, np.arange(200) % 4)
+    maps[1].mean.copy_(maps[0].mean)
+    x = torch.from_numpy(rng.standard_normal((6, 5)).astype(np.float32))
+    turned = maps[0].whitened_as(0.7 * maps[0].emg(x), maps[1])
+    assert torch.allclose(turned, 0.7 * maps[1].emg(x), atol=1e-5)

@@ -46,3 +46,20 @@ def rotate(
         far = first + (near - first + 1) % ring
         turned[:, first : first + ring] = (1 - over) * emg[window, near] + over * emg[window, far]
     return turned
+
+
+def mixtures(
+    emg: NDArray[np.float32],
+    others: NDArray[np.float32],
+    rng: np.random.Generator,
+    part: Part = ALL,
+) -> NDArray[np.float32]:
+    """Each window of (B, C, T) with one of `others`, on the line through both: s x + (1 - s) y.
+
+    s is uniform in [-0.5, 1.5]: muscles together that no gesture shown uses together, and more or
+    less of each. Nobody's pose goes with it.
+    part: which of a batch `emg` is; s is drawn for the whole batch
+    """
+    share = rng.uniform(-0.5, 1.5, (part.world * len(emg), 1, 1)).astype(np.float32)
+    s = part.of(share)
+    return s * emg + (1 - s) * others

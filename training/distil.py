@@ -20,13 +20,15 @@ def watch_losses(
     config: LossConfig,
     emg: Tensor,
     pose: Tensor,
+    mixed: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The method's own contrast, and what the teacher has to say (ours): the mean of its vectors
     of each window, and its match of each window with each pose.
 
-    emg: (B, C, T), pose: (B, J, T). Cosine does not see the length of an embedding, but its int8
-    codes do: one scale serves all windows, so a short embedding would have few levels. `length`
-    keeps them near 1, and `unsteady` keeps them where they are when codes are rounded.
+    emg, mixed: (B, C, T), pose: (B, J, T); of `mixed`, which has no pose, the teacher's
+    mean vector is asked too. Cosine does not see the length of an embedding, but its int8 codes do:
+    one scale serves all windows, so a short embedding would have few levels. `length` keeps them
+    near 1, and `unsteady` keeps them where they are when codes are rounded.
     """
     with torch.no_grad():
         v = everyone(pose_side.eval()(pose))  # B D
@@ -43,4 +45,9 @@ def watch_losses(
     terms["length"] = (config.length, (embedding.norm(dim=1) - 1).square().mean())
     moved = disturbed_embedding(watch, emg, config.input_noise, config.act_noise)
     terms["unsteady"] = (config.steady, L.unsteadiness(embedding, moved))
+    if mixed is not None:
+        with torch.no_grad():
+            there = F.normalize(teacher.base(mixed).mean(dim=1), dim=1)
+        strange = F.normalize(watch.embed(mixed).float(), dim=1)
+        terms["mixed"] = (config.mixed, 1 - (strange * there).sum(dim=1).mean())
     return weighted(terms)

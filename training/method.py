@@ -57,6 +57,7 @@ class LossConfig(Section):
     # of seen gestures.
     tau_watch: PositiveFloat = 0.15
     direct: NonNegativeFloat = 1.0  # weight of 1 - cosine to the mean of `base`'s vectors
+    mixed: NonNegativeFloat = 0.0  # weight of the same on mixtures of windows, see `mixtures`
     length: NonNegativeFloat = 0.1  # weight of the penalty on (|embedding| - 1)^2
     steady: NonNegativeFloat = 30.0  # weight of how far noise moves an embedding
     input_noise: NonNegativeFloat = 0.05  # that noise: standard deviations of the input

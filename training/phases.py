@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embridge.training.align import Alignment, fix_pose_space
-from embridge.training.augment import jitter, rotate
+from embridge.training.augment import jitter, mixtures, rotate
 from embridge.training.base import QFormerBase
 from embridge.training.config import Config
 from embridge.training.distil import watch_losses
@@ -133,9 +133,8 @@ class Recipe:
             "watch",
             config.optim.watch_steps,
             models.watch,
-            lambda emg, pose: watch_losses(
-                models.watch, teacher, models.pose, config.loss, emg, pose
-            ),
+            lambda *batch: watch_losses(models.watch, teacher, models.pose, config.loss, *batch),
+            mixed=config.loss.mixed > 0,
         )
 
     @cached_property
@@ -176,15 +175,17 @@ class Recipe:
         name: PhaseName,
         steps: int,
         module: nn.Module,
-        losses: Callable[[Tensor, Tensor], Losses],
+        losses: Callable[..., Losses],
         begin: Callable[[], None] = lambda: None,
+        *,
+        mixed: bool = False,
     ) -> Phase:
-        """A phase on EMG (B, C, T) with its pose (B, J, T)."""
+        """A phase on EMG (B, C, T) with its pose (B, J, T), and mixtures where it takes them."""
         return Phase(
             name,
             steps,
             module,
-            self._pairs,
+            self._pairs_and_mixtures if mixed else self._pairs,
             losses,
             lambda: float(losses(*self._validation())["loss"]),
             begin,
@@ -193,6 +194,12 @@ class Recipe:
     def _pairs(self, rng: np.random.Generator, part: Part) -> Batch:
         index = self._draw(rng)
         return self._emg(index, rng, part), self._train.pose(part.of(index))
+
+    def _pairs_and_mixtures(self, rng: np.random.Generator, part: Part) -> Batch:
+        """EMG and pose, and the EMG mixed with that of other windows, (B, C, T)."""
+        emg, pose = self._pairs(rng, part)
+        others = self._emg(self._draw(rng), rng, part)
+        return emg, pose, mixtures(emg, others, rng, part)
 
     def _draw(self, rng: np.random.Generator) -> NDArray[np.int64]:
         return self._balanced.draw(self._config.optim.batch, rng)

@@ -112,6 +112,15 @@ class PoseToEmg(nn.Module):
         """s(x(v)) of mean poses: (B, J) -> (B, F), unit length."""
         return self.emg(self.expected(pose))
 
+    def whitened_as(self, vectors: Tensor, other: "PoseToEmg") -> Tensor:
+        """s(x) here -> s(x) of another map, each vector's length kept: (..., F) -> (..., F).
+
+        Both means are taken to be the same, as they nearly are of EMG standardised per wearer.
+        """
+        turned: Tensor = vectors @ torch.linalg.solve(self.whitening, other.whitening)
+        length: Tensor = vectors.norm(dim=-1, keepdim=True)
+        return F.normalize(turned, dim=-1) * length
+
     def expected(self, pose: Tensor) -> Tensor:
         """x(v), EMG features of mean poses: (B, J) -> (B, F)."""
         return self._rectified(pose) @ self.weight + self.bias

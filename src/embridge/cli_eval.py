@@ -18,7 +18,8 @@ def eval_(
     ],
     data: DataPath,
     stage: Annotated[
-        str | None, typer.Option(help="float, base (runs); float ... tflite-int8 (packages).")
+        str | None,
+        typer.Option(help="float, base, ridge (runs); float ... tflite-int8 (packages)."),
     ] = None,
     tier: Tier = "T1",
     probe: Annotated[

@@ -71,18 +71,29 @@ def test_encoders_recognise_gestures_they_were_never_trained_on(fitted, encoder,
     assert np.trace(counts) / counts.sum() > 0.4  # chance 1/4
 
 
-@pytest.mark.parametrize("tier", [Tier.T2, Tier.T3])
-def test_own_data_move_the_priors_part_of_poses_alone(fitted, training, split, by_name, tier):
-    own = user_data(by_name["s1"], split.seen, tier, 0)
-    known = user_data(by_name["s1"], split.seen, Tier.T1, 0)
-    pair, poses, windows = fitted("base", tier), training.gallery.pose, by_name["s1"].emg[:6]
-    adapted = pair.adapt(own)
-    before, after = pair.embed_pose(poses), adapted.embed_pose(poses)
-    assert np.array_equal(before[:, CHANNELS:], after[:, CHANNELS:])
-    assert not np.allclose(before[:, :CHANNELS], after[:, :CHANNELS], atol=1e-2)
-    assert np.linalg.norm(after, axis=1) == pytest.approx(1, abs=1e-4)
-    same = fitted("base").adapt(known).embed(windows)
-    assert np.array_equal(adapted.embed(windows), same)
+OWN = [(Tier.T1, True), (Tier.T2, False), (Tier.T3, False)]
+
+
+@pytest.mark.parametrize(("tier", "guess"), OWN)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_own_data_move_the_priors_part_of_both_sides_alone(
+    trainings, training, split, by_name, encoder, tier, guess
+):
+    pair = EncoderPair(trainings, encoder, 0, tier, guess)
+    plain = EncoderPair(trainings, encoder, 0)
+    for method in (pair, plain):
+        method.fit(training)
+    poses, windows = training.gallery.pose, by_name["s1"].emg[:6]
+    known = plain.adapt(user_data(by_name["s1"], split.seen, Tier.T1, 0))
+    own = pair.adapt(user_data(by_name["s1"], split.seen, tier, 0))
+    for before, after in (
+        (plain.embed_pose(poses), own.embed_pose(poses)),
+        (known.embed(windows), own.embed(windows)),
+    ):
+        assert np.array_equal(before[..., CHANNELS:], after[..., CHANNELS:])
+        assert not np.allclose(before[..., :CHANNELS], after[..., :CHANNELS], atol=1e-2)
+        lengths = (np.linalg.norm(part, axis=-1) for part in (before, after))
+        assert next(lengths) == pytest.approx(next(lengths), abs=1e-4)
 
 
 def test_own_data_are_of_no_use_without_a_prior(training, split, by_name):

@@ -18,7 +18,7 @@ from embridge.training.phases import Recipe
 from embridge.training.pose_to_emg import PoseToEmg
 from embridge.training.table.forward import RidgeToEmg
 from embridge.training.table.inputs import EncoderInputs
-from embridge.training.table.protocol import Adapted, PoseEmbedder, Tier, TrainSet, UserData
+from embridge.training.table.protocol import Adapted, Embedder, Floats, Tier, TrainSet, UserData
 from embridge.training.table.ridge import mean_pose
 from embridge.training.trainer import Trainer
 
@@ -118,9 +118,8 @@ class Trainings:
 class EncoderPair:
     """A row: one of the EMG encoders with the pose encoder. encoder: of ENCODERS.
 
-    From T2 on, or with guesses in T1, the user's own data move the poses and leave the encoders as
-    they are: the prior's part of a pose's embedding comes from the map of the population and the
-    user together.
+    From T2 on, or with guesses in T1, the encoders stay as they are and the prior's part of both
+    embeddings is that of the map of the population and the user together.
     """
 
     trainings: Trainings
@@ -145,20 +144,33 @@ class EncoderPair:
     def adapt(self, user: UserData) -> Adapted:
         """By the user's profile; (N, M, D) for `base`."""
         inputs, models = self._trained.inputs.of_user(user), self._trained.models
-        embed = models.base if self.encoder == "base" else models.watch.embed
-        own = self._own_poses(self._map.with_own(user)) if self._map.learns_from_user else None
-        return Adapted(lambda emg: batched(embed, inputs(emg)), embed_pose=own)
+        encoder = models.base if self.encoder == "base" else models.watch.embed
 
-    def _own_poses(self, own: PoseToEmg) -> PoseEmbedder:
+        def embed(emg: NDArray[np.float32]) -> NDArray[np.float32]:
+            return batched(encoder, inputs(emg))
+
+        if not self._map.learns_from_user:
+            return Adapted(embed)
+        return self._own(self._map.with_own(user), embed)
+
+    def _own(self, own: PoseToEmg, embed: Embedder) -> Adapted:
+        """Both sides in the space of the user's own map; what is learned beside it stays."""
         pose_side = self._trained.models.pose
         prior, share = pose_side.prior, pose_side.share
         if prior is None:
             raise ValueError("expected a configuration with prior.share above 0 for the user's own")
 
-        def embed(pose: NDArray[np.float32]) -> NDArray[np.float32]:
-            means = torch.from_numpy(mean_pose(pose).astype(np.float32))
-            embedded = self.embed_pose(pose).copy()
-            embedded[:, : prior.features] = share**0.5 * prior.emg(own.expected(means)).numpy()
-            return embedded
+        def with_front(embedded: Floats, front: torch.Tensor) -> Floats:
+            learned: Floats = embedded[..., prior.features :]
+            return np.concatenate([front.numpy().astype(np.float32), learned], axis=-1)
 
-        return embed
+        def own_emg(emg: NDArray[np.float32]) -> Floats:
+            embedded = embed(emg)
+            front = torch.from_numpy(embedded[..., : prior.features].copy())
+            return with_front(embedded, prior.whitened_as(front, own))
+
+        def own_pose(pose: NDArray[np.float32]) -> Floats:
+            means = torch.from_numpy(mean_pose(pose).astype(np.float32))
+            return with_front(self.embed_pose(pose), share**0.5 * own(means))
+
+        return Adapted(own_emg, embed_pose=own_pose)
