@@ -3,13 +3,13 @@
 import hashlib
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from embridge.training.run_folder import write_atomic
 from embridge.training.table.data import UserWindows
@@ -111,10 +111,11 @@ _WORK: Work | None = None
 
 
 def _be_modest() -> None:
+    """One thread for each process, of torch and of numpy's BLAS, loaded before the fork."""
     import torch
 
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    threadpool_limits(1)
 
 
 def _group(cells: Iterable[Cell]) -> list[tuple[Cell, Counted]]:
