@@ -179,6 +179,7 @@ def evaluate_run(
     run: RunFolder, data: Path, stage: str, tier: str, limit: int | None = None
 ) -> Evaluation:
     """Evaluate `base` or `watch` ("float") of a run in float, or the ridge on its data."""
+    check_run_stage(stage, (*RUN_STAGES, RIDGE))
     k = run.config.gallery.k
     embed, gallery = _ridge(run) if stage == RIDGE else _encoder(run, stage)
     recordings = read_for(run, data)
@@ -198,29 +199,28 @@ def evaluate_run(
     )
 
 
-def check_run_stage(stage: str) -> None:
+def check_run_stage(stage: str, known: tuple[str, ...] = RUN_STAGES) -> None:
     """ConfigError for a stage that only packages have."""
-    if stage not in RUN_STAGES:
+    if stage not in known:
         raise ConfigError(
-            f"stage {stage!r}: a run has {' and '.join(RUN_STAGES)}; "
-            "the others are evaluated on a package"
+            f"stage {stage!r}: a run has {', '.join(known)}; the others are evaluated on a package"
         )
 
 
 def _encoder(run: RunFolder, stage: str) -> tuple[Embed, Gallery]:
-    check_run_stage(stage)
     models = load_models(run)
     encoder: Callable[[Any], Any] = models.base if stage == "base" else models.watch.embed
-    return lambda windows: batched(encoder, windows), _pose_gallery(run, models).embedded()
+    gallery = _pose_gallery(run, open_study(run), models).embedded()
+    return lambda windows: batched(encoder, windows), gallery
 
 
 def _ridge(run: RunFolder) -> tuple[Embed, Gallery]:
-    fitted = ridge_to_pose(open_study(run), run.config.optim.seed)
-    gallery = _pose_gallery(run, load_models(run)).posed()
+    study = open_study(run)
+    fitted = ridge_to_pose(study, run.config.optim.seed)
+    gallery = _pose_gallery(run, study, load_models(run)).posed()
     return lambda windows: np.asarray(fitted(windows), np.float32), gallery
 
 
-def _pose_gallery(run: RunFolder, models: Models) -> PoseGallery:
-    """The gallery comes from the training users' poses, so from the data the run was made of."""
-    study = open_study(run)
+def _pose_gallery(run: RunFolder, study: Study, models: Models) -> PoseGallery:
+    """Of the training users' poses, so from `study`, the data that the run was made of."""
     return build_gallery(study, models.pose, run.config.gallery.per_gesture, run.config.optim.seed)
