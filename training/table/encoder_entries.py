@@ -12,6 +12,7 @@ from embridge.training.table.stacking import Stacked
 
 _ALWAYS = ["optim.threads=1", "optim.population_share=0", f"data.window_ms={1000 * WINDOW_S:g}"]
 _ALWAYS.append(f"data.hop_ms={1000 * HOP_S:g}")
+_ALWAYS.append("data.align=reflection")  # three repetitions tell it; one, as a run has, may not
 _BASE_ALONE = 'method.phases=["pose_mae", "emg_mae", "align"]'
 _PAPER = ["prior.share=0", "loss.tau=0.02", _BASE_ALONE]
 
